@@ -1,0 +1,75 @@
+# LEVIR-Ship: tiny ships in 512 x 512 optical images, 2320 / 788 / 788 for training, validation and test, one class.
+# COCO annotations in annotations/{train,val,test}.json, images in images/.
+data_root = "data/levir-ship/"
+metainfo = dict(classes=("ship",), palette=[(220, 20, 60)])
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
+    dict(type="RandomFlip", prob=0.5, direction="vertical"),
+    dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.5, 1.8), keep_ratio=True, interpolation="bicubic"),
+    dict(type="RandomCrop", crop_size=(1024, 1024), crop_type="absolute", allow_negative_crop=True),
+    dict(type="Pad", size=(1024, 1024), pad_val=dict(img=(103.53, 116.28, 123.675))),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    batch_sampler=None,
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/train.json",
+        data_prefix=dict(img="images/"),
+        metainfo=metainfo,
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/val.json",
+        data_prefix=dict(img="images/"),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/test.json",
+        data_prefix=dict(img="images/"),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+
+# One threshold only, so bbox_mAP is AP50, and bbox_mAP_s and bbox_mAP_m are AP50 by size.
+val_evaluator = dict(
+    type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/val.json", metric="bbox", iou_thrs=[0.5]
+)
+test_evaluator = dict(
+    type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric="bbox", iou_thrs=[0.5]
+)

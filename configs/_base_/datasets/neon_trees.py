@@ -1,0 +1,122 @@
+# NEON tree crowns: aerial RGB at 0.1 m, one class. Prepared by `python tools/prepare_data.py trees --out data/neon-trees`.
+# Training: conifers of Yellowstone (YELL) and mostly dead trees of Soaproot Saddle (SOAP). Validation: parts of the
+# same images that training never sees. Test: pines of Ordway-Swisher, Florida (OSBS), another climate and season.
+data_root = "data/neon-trees/"
+metainfo = dict(classes=("tree",), palette=[(34, 139, 34)])
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="dynamicvis.RandomScale", ratio_range=(0.6, 1.6)),
+    dict(type="RandomCrop", crop_size=(256, 256), allow_negative_crop=True),
+    dict(type="dynamicvis.RandomRotate90"),
+    dict(type="RandomFlip", prob=0.5),
+    dict(
+        type="PhotoMetricDistortion",
+        brightness_delta=40,
+        contrast_range=(0.6, 1.4),
+        saturation_range=(0.3, 1.7),
+        hue_delta=60,
+    ),
+    dict(type="dynamicvis.RadiometricJitter", gain=0.3, gamma=1.6, gray_prob=0.2, blur=1.2, noise=8.0),
+    dict(type="Pad", size=(256, 256), pad_val=dict(img=(103.53, 116.28, 123.675))),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale_factor=1.0, keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,  # a worker beside two busy cores stalls torch's threads for longer than loading takes
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    batch_sampler=None,
+    # SOAP is a single chip, so it is repeated more often: about one image in six.
+    dataset=dict(
+        type="ConcatDataset",
+        datasets=[
+            dict(
+                type="RepeatDataset",
+                times=8,
+                dataset=dict(
+                    type="CocoDataset",
+                    data_root=data_root,
+                    ann_file="annotations/train_yell.json",
+                    data_prefix=dict(img="images/"),
+                    metainfo=metainfo,
+                    filter_cfg=dict(filter_empty_gt=False),
+                    pipeline=train_pipeline,
+                ),
+            ),
+            dict(
+                type="RepeatDataset",
+                times=40,
+                dataset=dict(
+                    type="CocoDataset",
+                    data_root=data_root,
+                    ann_file="annotations/train_soap.json",
+                    data_prefix=dict(img="images/"),
+                    metainfo=metainfo,
+                    filter_cfg=dict(filter_empty_gt=False),
+                    pipeline=train_pipeline,
+                ),
+            ),
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/val.json",
+        data_prefix=dict(img="images/"),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/test.json",
+        data_prefix=dict(img="images/"),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+
+val_evaluator = [
+    dict(
+        type="dynamicvis.CocoMetric",
+        ann_file=data_root + "annotations/val.json",
+        metric="bbox",
+        metric_items=["mAP_50"],
+        iou_thrs=[0.5],
+        proposal_nums=(100, 300, 300),
+    ),
+    dict(type="dynamicvis.PrecisionRecallMetric", score_thr=0.3, iou_thr=0.4),
+]
+test_evaluator = [
+    dict(
+        type="dynamicvis.CocoMetric",
+        ann_file=data_root + "annotations/test.json",
+        metric="bbox",
+        metric_items=["mAP_50"],
+        iou_thrs=[0.5],
+        proposal_nums=(100, 300, 300),
+    ),
+    dict(type="dynamicvis.PrecisionRecallMetric", score_thr=0.3, iou_thr=0.4),
+]

@@ -1,0 +1,50 @@
+"""Bidirectional Mamba mixer with one set of weights for both directions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from dynamicvis_kernels import causal_conv_silu, selective_scan
+from torch import nn
+from torch.nn import functional as F
+
+STATES = 16
+EXPAND = 2
+CONV_WIDTH = 4
+CHANNELS_PER_RANK = 16
+
+
+class BidirectionalMamba(nn.Module):
+    """Mean of a Mamba mixer run from both ends of a sequence.
+
+    Only the convolution, the step sizes and the scan see the direction. The projections and the gate act on each token
+    alone, so they are computed once, and the two directions are averaged before the output projection.
+
+    Args:
+        dim: channels of a token.
+
+    Source: arXiv 2312.00752 (Mamba); arXiv 2503.16426, section 3.3 (both directions, mean).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        inner = EXPAND * dim
+        self.rank = math.ceil(dim / CHANNELS_PER_RANK)
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, CONV_WIDTH, groups=inner)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * STATES, bias=False)
+        self.dt_proj = nn.Linear(self.rank, inner)
+        self.A_log = nn.Parameter(torch.arange(1, STATES + 1, dtype=torch.float32).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(batch, length, dim) -> (batch, length, dim)."""
+        x, z = self.in_proj(tokens).chunk(2, dim=-1)
+        assert self.conv1d.bias is not None
+        u = causal_conv_silu(x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        delta, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
+        delta = F.linear(delta, self.dt_proj.weight)
+        y = selective_scan(u, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
+        return self.out_proj(y)

@@ -1,0 +1,224 @@
+"""The backbone: four stages of blocks over a pyramid of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dynamicvis.backbone.block import Residual, SelectiveBlock, TokenOrder
+from dynamicvis.backbone.noise import NoiseDecay, noise_scale
+
+_KERNELS = (7, 3, 3, 3)
+_STRIDES = (4, 2, 2, 2)
+_TOTAL_STRIDE = 32
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tokens that one block kept.
+
+    Attributes:
+        stage, block: position in the backbone, from 0.
+        grid: (height, width) of the token grid, padding included.
+        indices: (batch, kept), row-major positions in the grid, in the order they were scanned.
+    """
+
+    stage: int
+    block: int
+    grid: tuple[int, int]
+    indices: torch.Tensor
+
+
+class PatchMerge(nn.Module):
+    """Strided convolution to tokens, and layer norm."""
+
+    def __init__(self, in_channels: int, dim: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, dim, kernel, stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.kaiming_normal_(self.projection.weight, mode="fan_in")
+
+    def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """(batch, channels, height, width) -> tokens (batch, h * w, dim), and (h, w)."""
+        maps = self.projection(maps)
+        return self.norm(maps.flatten(2).transpose(1, 2)), (maps.shape[2], maps.shape[3])
+
+
+class Stage(nn.Module):
+    """Patch merging, blocks, and the layer norm whose output is both the stage's feature and the next one's input."""
+
+    def __init__(self, in_channels: int, dim: int, kernel: int, stride: int, blocks: Sequence[SelectiveBlock]) -> None:
+        super().__init__()
+        self.merge = PatchMerge(in_channels, dim, kernel, stride)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """Fraction of tokens that the blocks keep."""
+        return cast("SelectiveBlock", self.blocks[0]).keep_ratio
+
+    @keep_ratio.setter
+    def keep_ratio(self, ratio: float | None) -> None:
+        for block in self.blocks:
+            cast("SelectiveBlock", block).keep_ratio = ratio
+
+
+class DynamicVis(nn.Module):
+    """Selective state-space backbone over dynamically selected regions.
+
+    Args:
+        dims: channels of the four stages.
+        depths: blocks of the four stages.
+        keep_ratios: fraction of tokens each stage keeps, in (0, 1]; None for a stage without selection (dense).
+        global_tokens: prepend one token per row of the grid, the row's mean.
+        residual: ``"softmax"`` or ``"identity"``, see `SelectiveBlock`.
+        token_order: ``"score"`` or ``"raster"``, see `SelectiveBlock`.
+        in_channels: bands of the input.
+        img_size: edge, or (height, width), in pixels, that the position embedding is made for; a multiple of 32.
+            Any other input size is taken too: the embedding is interpolated to the grid at hand.
+        noise: scale of the Gumbel noise on the scores in training: a float (fixed) or a `NoiseDecay`.
+
+    Attributes:
+        record_selection: when True, every forward leaves its selections in ``last_selection``.
+        last_selection: tuple of `Selection`, one per block with a router; None unless recorded.
+
+    Source: arXiv 2503.16426, section 3.3 and table 1.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        keep_ratios: Sequence[float | None] = (1 / 8, 1 / 4, 1 / 2, 1.0),
+        global_tokens: bool = True,
+        residual: Residual = "softmax",
+        token_order: TokenOrder = "score",
+        in_channels: int = 3,
+        img_size: int | tuple[int, int] = 512,
+        noise: float | NoiseDecay = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, values in (("dims", dims), ("depths", depths), ("keep_ratios", keep_ratios)):
+            if len(values) != len(_STRIDES):
+                raise ValueError(f"{name} needs one value for each of the {len(_STRIDES)} stages, got {tuple(values)}")
+        for ratio in keep_ratios:
+            _check_ratio(ratio)
+        _check_choice("residual", residual, ("softmax", "identity"))
+        _check_choice("token_order", token_order, ("score", "raster"))
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < 1 or height % _TOTAL_STRIDE or width % _TOTAL_STRIDE:
+            raise ValueError(f"img_size must be a positive multiple of {_TOTAL_STRIDE}, got {img_size}")
+        self.dims = tuple(dims)
+        self.depths = tuple(depths)
+        self.in_channels = in_channels
+        self.grid = (height // _STRIDES[0], width // _STRIDES[0])
+        self.noise = noise
+        self.record_selection = False
+        self.last_selection: tuple[Selection, ...] | None = None
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dims[0]))
+        inputs = (in_channels, *dims)
+        self.stages = nn.ModuleList(
+            Stage(
+                inputs[s],
+                dims[s],
+                _KERNELS[s],
+                _STRIDES[s],
+                [
+                    SelectiveBlock(dims[s], keep_ratios[s], global_tokens, residual, token_order)
+                    for _ in range(depths[s])
+                ],
+            )
+            for s in range(len(_STRIDES))
+        )
+
+    @property
+    def keep_ratios(self) -> tuple[float | None, ...]:
+        """Fraction of tokens that each stage keeps."""
+        return tuple(stage.keep_ratio for stage in self._stages())
+
+    def set_keep_ratios(self, keep_ratios: Sequence[float | None]) -> None:
+        """Change at run time how many tokens the stages keep: the dial between cost and quality.
+
+        Args:
+            keep_ratios: one fraction in (0, 1] per stage; None exactly for the stages built without a router.
+
+        Raises:
+            ValueError: a ratio out of range, or a stage whose router is missing or left unused.
+        """
+        if len(keep_ratios) != len(self.stages):
+            raise ValueError(f"keep_ratios needs {len(self.stages)} values, got {len(keep_ratios)}")
+        for s, (ratio, present) in enumerate(zip(keep_ratios, self.keep_ratios, strict=True)):
+            _check_ratio(ratio)
+            if (ratio is None) != (present is None):
+                raise ValueError(f"stage {s} was built {'without' if present is None else 'with'} a router: {ratio=}")
+        for stage, ratio in zip(self._stages(), keep_ratios, strict=True):
+            stage.keep_ratio = ratio
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Feature maps of a batch of images.
+
+        Args:
+            images: (batch, in_channels, height, width), normalised; any height and width.
+
+        Returns:
+            Four maps (batch, dims[s], ceil(height / stride), ceil(width / stride)) with strides 4, 8, 16, 32.
+
+        Raises:
+            ValueError: the input has not four dimensions, another number of bands, or no pixel.
+        """
+        if images.ndim != 4 or images.shape[1] != self.in_channels or images.numel() == 0:
+            raise ValueError(
+                f"images must be (batch, {self.in_channels}, height, width) and not empty, got {tuple(images.shape)}"
+            )
+        height, width = images.shape[2:]
+        maps = F.pad(images, (0, -width % _TOTAL_STRIDE, 0, -height % _TOTAL_STRIDE))
+        noise = noise_scale(self.noise)
+        features = []
+        selections: list[Selection] = []
+        stride = 1
+        for s, stage in enumerate(self._stages()):
+            stride *= _STRIDES[s]
+            tokens, grid = stage.merge(maps)
+            if s == 0:
+                tokens = tokens + self._position_embedding(grid)
+            for b, block in enumerate(stage.blocks):
+                tokens, indices = block(tokens, grid, noise)
+                if self.record_selection and indices is not None:
+                    selections.append(Selection(s, b, grid, indices.detach()))
+            maps = stage.norm(tokens).transpose(1, 2).unflatten(2, grid)
+            features.append(maps[:, :, : -(-height // stride), : -(-width // stride)])
+        self.last_selection = tuple(selections) if self.record_selection else None
+        return tuple(features)
+
+    def _stages(self) -> list[Stage]:
+        return cast("list[Stage]", list(self.stages))
+
+    def _position_embedding(self, grid: tuple[int, int]) -> torch.Tensor:
+        return resize_position_embedding(self.pos_embed, self.grid, grid)
+
+
+def resize_position_embedding(embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
+    """Bicubic resampling of (1, height * width, dim) from one grid to another; the same grid returns it as it is."""
+    if old == new:
+        return embedding
+    maps = embedding.transpose(1, 2).unflatten(2, old)
+    maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False)
+    return maps.flatten(2).transpose(1, 2)
+
+
+def _check_ratio(ratio: float | None) -> None:
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ValueError(f"a keep ratio must lie in (0, 1] or be None, got {ratio}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

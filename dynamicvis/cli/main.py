@@ -1,0 +1,18 @@
+"""The command group; each command is a thin skin over one library function."""
+
+from __future__ import annotations
+
+import click
+
+from dynamicvis.cli.models import models
+from dynamicvis.cli.predict import predict
+
+
+@click.group(name="dynamicvis", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dynamicvis", prog_name="dynamicvis")
+def dynamicvis() -> None:
+    """Find objects in aerial and satellite imagery: GeoTIFF in, a map out."""
+
+
+dynamicvis.add_command(models)
+dynamicvis.add_command(predict)

@@ -1,0 +1,26 @@
+"""Mends for version clashes between OpenMMLab packages and their own dependencies."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+
+
+def disable_broken_multimodal() -> bool:
+    """Switch off mmpretrain's multimodal models beside transformers 5, with which they cannot be imported.
+
+    mmdet imports mmpretrain where it is present, so that without this mend ``import mmdet.models`` fails as well.
+
+    Returns:
+        True when they were switched off.
+    """
+    try:
+        major = int(version("transformers").split(".")[0])
+    except PackageNotFoundError:
+        return False
+    if major < 5 or importlib.util.find_spec("mmpretrain") is None:
+        return False
+    from mmpretrain.utils import dependency
+
+    dependency.WITH_MULTIMODAL = False
+    return True

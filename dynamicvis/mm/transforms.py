@@ -1,0 +1,100 @@
+"""Image transforms for aerial detection that mmdet lacks."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from dynamicvis.registry import TRANSFORMS
+
+# MMEngine seeds NumPy's global generator in every worker, so that is the one to draw from.
+_random = np.random.mtrand._rand
+
+
+@TRANSFORMS.register_module()
+class RandomRotate90(BaseTransform):
+    """Rotate image and boxes by 0, 90, 180 or 270 degrees, each with the same probability.
+
+    Required keys: ``img`` (H, W, C). Modified keys: ``img``, ``img_shape``, and ``gt_bboxes`` (mmdet boxes, pixels)
+    where present.
+    """
+
+    def transform(self, results: dict) -> dict:
+        turns = _random.randint(4)
+        height, width = results["img"].shape[:2]
+        results["img"] = np.ascontiguousarray(np.rot90(results["img"], turns))
+        results["img_shape"] = results["img"].shape[:2]
+        boxes = results.get("gt_bboxes")
+        if boxes is not None:
+            for _ in range(turns):
+                # One counter-clockwise quarter turn takes the point (x, y) to (y, width - x).
+                boxes.project_(np.array([[0, 1, 0], [-1, 0, width], [0, 0, 1]], dtype=np.float32))
+                height, width = width, height
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomScale(BaseTransform):
+    """Resize image and boxes by a factor drawn log-uniformly, relative to the size at hand.
+
+    Required keys: ``img`` and, where present, ``gt_bboxes`` (mmdet boxes). Modified keys: those of ``mmdet.Resize``.
+
+    Args:
+        ratio_range: smallest and largest factor, both positive.
+    """
+
+    def __init__(self, ratio_range: tuple[float, float]) -> None:
+        self.ratio_range = ratio_range
+        self._resize = TRANSFORMS.build({"type": "mmdet.Resize", "scale_factor": 1.0, "keep_ratio": True})
+
+    def transform(self, results: dict) -> dict:
+        low, high = self.ratio_range
+        self._resize.scale_factor = math.exp(_random.uniform(math.log(low), math.log(high)))
+        return self._resize(results)
+
+
+@TRANSFORMS.register_module()
+class RadiometricJitter(BaseTransform):
+    """Random gain per band, gamma, desaturation, blur and noise: the differences between sensors, sites and seasons.
+
+    Required and modified key: ``img``, (H, W, C) in 0..255 of any numeric type; the result is float32 in 0..255.
+
+    Args:
+        gain: each band is multiplied by a factor from ``[1 - gain, 1 + gain]``.
+        gamma: largest exponent; drawn log-uniformly from ``[1 / gamma, gamma]``.
+        gray_prob: probability of replacing all bands by their mean.
+        blur: largest standard deviation of a Gaussian blur, pixels; half of the images are blurred.
+        noise: largest standard deviation of additive noise, in units of the image; half of the images get it.
+    """
+
+    def __init__(
+        self,
+        gain: float = 0.2,
+        gamma: float = 1.5,
+        gray_prob: float = 0.2,
+        blur: float = 1.0,
+        noise: float = 6.0,
+    ) -> None:
+        self.gain = gain
+        self.gamma = gamma
+        self.gray_prob = gray_prob
+        self.blur = blur
+        self.noise = noise
+
+    def transform(self, results: dict) -> dict:
+        image = results["img"].astype(np.float32).clip(0, 255)
+        bands = image.shape[2]
+        exponent = math.exp(_random.uniform(-1, 1) * math.log(self.gamma))
+        image = 255 * (image / 255) ** exponent
+        image *= _random.uniform(1 - self.gain, 1 + self.gain, size=bands)
+        if _random.uniform() < self.gray_prob:
+            image[:] = image.mean(axis=2, keepdims=True)
+        if _random.uniform() < 0.5 and self.blur > 0:
+            image = cv2.GaussianBlur(image, (0, 0), _random.uniform(0.1, max(self.blur, 0.1)))
+        if _random.uniform() < 0.5:
+            image += _random.normal(0, _random.uniform(0, self.noise), size=image.shape)
+        results["img"] = image.clip(0, 255).astype(np.float32)
+        return results

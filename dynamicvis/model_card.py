@@ -1,0 +1,160 @@
+"""The single-file model format: safetensors weights with a model card as JSON in the header.
+
+Everything that inference needs besides the weights stands in the card, so that a prediction never depends on
+statistics of the scene at hand: bands and their order, normalisation, classes, ground sample distance, tiling.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_HEADER_KEY = "dynamicvis_card"
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be used; the message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model expects, what it gives, and where it comes from.
+
+    Attributes:
+        name: short name, as given to ``--model``.
+        task: ``"detection"``.
+        description: one sentence for a person.
+        config: OpenMMLab model config that the weights belong to (without its data preprocessor).
+        bands: names of the input bands, in order.
+        mean, std: per-band normalisation in the units of the raster: ``(value - mean) / std``.
+        value_range: smallest and largest raster value the normalisation was made for.
+        classes, colors: class names, and one ``#rrggbb`` colour each.
+        gsd: ground sample distance of the training imagery, metres per pixel.
+        tile, overlap: window edge and overlap of neighbouring windows, pixels.
+        score_threshold: lowest score that is reported, 0 to 1.
+        training_data, license: provenance and terms.
+        metrics: measured figures, by name.
+    """
+
+    name: str
+    task: str
+    description: str
+    config: dict[str, Any]
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_range: tuple[float, float]
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    gsd: float
+    tile: int
+    overlap: int
+    score_threshold: float
+    training_data: str
+    license: str
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for field in ("bands", "mean", "std", "value_range", "classes", "colors"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if not (len(self.bands) == len(self.mean) == len(self.std)):
+            raise ModelFileError(f"model card '{self.name}': bands, mean and std differ in length")
+        if len(self.classes) != len(self.colors):
+            raise ModelFileError(f"model card '{self.name}': classes and colors differ in length")
+        if not 0 <= self.overlap < self.tile:
+            raise ModelFileError(f"model card '{self.name}': overlap must be at least 0 and less than tile")
+
+
+def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
+    """Write weights and card to one safetensors file; an existing file is replaced only by a complete one."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(descriptor)
+    try:
+        save_file(tensors, partial, metadata={_HEADER_KEY: json.dumps(asdict(card), ensure_ascii=False)})
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read the card of a model file; its tensors are not touched.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no safetensors file, or holds no valid card.
+    """
+    with _open(path) as file:
+        header = file.metadata() or {}
+    if _HEADER_KEY not in header:
+        raise ModelFileError(
+            f"{path} holds weights but no model card; give a file written by tools/export_model.py "
+            "or a name listed by `dynamicvis models`"
+        )
+    try:
+        values = json.loads(header[_HEADER_KEY])
+        return ModelCard(**{field.name: values[field.name] for field in fields(ModelCard)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} holds a model card that this version cannot read ({error}); export it again"
+        ) from error
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a model file as float32 (integer buffers keep their type).
+
+    Raises:
+        ModelFileError: the file is missing, truncated or no safetensors file.
+    """
+    with _open(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and paths of the models that come with the package."""
+    return {path.stem: path for path in sorted(_WEIGHTS.glob("*.safetensors"))}
+
+
+def find_model(name_or_path: str) -> Path:
+    """Path of a shipped model by its name, or of a file.
+
+    Raises:
+        ModelFileError: neither a shipped model nor an existing file.
+    """
+    shipped = shipped_models()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if re.fullmatch(r"[\w-]+", name_or_path):
+        names = ", ".join(shipped) or "none"
+        raise ModelFileError(f"no model named '{name_or_path}' and no such file; shipped models: {names}")
+    raise ModelFileError(f"model file {name_or_path} does not exist; `dynamicvis models` lists what is shipped")
+
+
+def _open(path: str | Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(str(path), framework="pt")
+    except FileNotFoundError as error:
+        raise ModelFileError(f"model file {path} does not exist; `dynamicvis models` lists what is shipped") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"model file {path} is truncated or no safetensors file ({error}); fetch or export it again"
+        ) from error

@@ -1,0 +1,141 @@
+"""Run a compiled CPU kernel on all of torch's threads.
+
+A kernel is a C function of one argument: the address of an int64 array
+``[next task, next slot, number of tasks, ...]``. Every thread that enters takes a slot and then tasks until none is
+left, so the result cannot depend on the number of threads, and the caller decides who the threads are: torch's own
+OpenMP pool where it is GNU's (a second pool would fight its spinning workers), else a pool of Python threads, which
+run side by side since a kernel needs no interpreter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import cfunc, njit, types
+from numba.extending import intrinsic
+
+TASKS = 2  # index of the number of tasks among a kernel's parameters
+HEADER = 3  # index of the first parameter of the kernel's own
+SEQUENCE = 4  # parameters that describe one sequence tensor
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+    _thread_pool.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@intrinsic
+def load_parameter(typing_context, parameters, index):
+    """Parameter ``index`` of a kernel, an int64."""
+
+    def generate(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]]))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _fetch_increment(typing_context, parameters, index):
+    def generate(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", builder.gep(pointer, [args[1]]), ir.IntType(64)(1), "monotonic")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@njit(forceinline=True)
+def sequence_start(parameters, index, direction, batch):
+    """Address of the first row of a sequence tensor, whose description starts at parameter ``index``."""
+    address = load_parameter(parameters, index) + direction * load_parameter(parameters, index + 1)
+    return address + batch * load_parameter(parameters, index + 2)
+
+
+@njit(forceinline=True)
+def row_stride(parameters, index):
+    """Bytes between neighbouring rows of a sequence tensor."""
+    return load_parameter(parameters, index + 3)
+
+
+@njit(forceinline=True)
+def next_task(parameters):
+    """Index of the next task to do; at or beyond the number of tasks when none is left."""
+    return _fetch_increment(parameters, 0)
+
+
+@njit(forceinline=True)
+def take_slot(parameters):
+    """Index of the calling thread, 0 .. threads - 1; names its part of a scratch buffer."""
+    return _fetch_increment(parameters, 1)
+
+
+def describe_sequence(tensor: torch.Tensor) -> list[int]:
+    """Address and byte strides over direction, batch and row.
+
+    ``tensor`` is ([2,] batch, length, columns) with dense columns; without directions, both see the same memory.
+    """
+    strides = [stride * tensor.element_size() for stride in tensor.stride()[:-1]]
+    return [tensor.data_ptr(), *([0] if tensor.ndim == 3 else []), *strides]
+
+
+@functools.cache
+def compile_kernel(function: Callable[[int], None]) -> Any:
+    """Compile ``function(parameters: int64) -> None`` once; later processes load it from numba's cache."""
+    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+
+
+def thread_count(tasks: int) -> int:
+    """Number of threads that ``run`` uses for so many tasks."""
+    return 1 if _forked else max(1, min(torch.get_num_threads(), tasks))
+
+
+def run(function: Callable[[int], None], tasks: int, parameters: Sequence[int]) -> None:
+    """Run ``function`` on all threads until ``tasks`` tasks are done; blocks, and releases the interpreter lock."""
+    kernel = compile_kernel(function)
+    block = np.array([0, 0, tasks, *parameters], dtype=np.int64)
+    threads = thread_count(tasks)
+    if threads == 1:
+        kernel.ctypes(block.ctypes.data)
+        return
+    parallel = _gomp_parallel()
+    if parallel is not None:
+        parallel(kernel.address, block.ctypes.data, threads, 0)
+        return
+    done = [_thread_pool().submit(kernel.ctypes, block.ctypes.data) for _ in range(threads - 1)]
+    kernel.ctypes(block.ctypes.data)
+    for future in done:
+        future.result()
+
+
+@functools.cache
+def _gomp_parallel() -> Any:
+    """``GOMP_parallel`` of the libgomp that torch has loaded, or None where torch uses another runtime."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return None
+    loaded = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
+    if len(loaded) != 1:
+        return None
+    function = ctypes.CDLL(loaded.pop()).GOMP_parallel
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    return function
+
+
+@functools.cache
+def _thread_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads() - 1), thread_name_prefix="dynamicvis")

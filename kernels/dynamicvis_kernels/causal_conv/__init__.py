@@ -1,0 +1,46 @@
+"""Bidirectional causal depthwise convolution with SiLU."""
+
+from __future__ import annotations
+
+import torch
+
+from dynamicvis_kernels._backend import check_tensors, choose_backend
+from dynamicvis_kernels.causal_conv import naive, op
+
+__all__ = ["causal_conv_silu"]
+
+
+def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Causal depthwise convolution of a sequence from both ends, then SiLU.
+
+    ``y_0[t] = silu(bias + sum_k weight[k] x[t - (width - 1) + k])`` sees the past;
+    ``y_1[t] = silu(bias + sum_k weight[k] x[t + (width - 1) - k])`` sees the future: what the same convolution gives on
+    the reversed sequence, stored in the order of the sequence. Beyond the ends x is zero. Differentiable in every
+    argument.
+
+    Args:
+        x: (batch, length, channels).
+        weight: (channels, width).
+        bias: (channels,).
+
+    Returns:
+        (2, batch, length, channels), contiguous.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit, or no kernel runs on the device.
+
+    Source: the short convolution of Mamba (arXiv 2312.00752, section 3.4), in both directions.
+    """
+    if x.ndim != 3 or weight.ndim != 2:
+        raise ValueError(
+            "causal_conv_silu: x must have 3 dimensions (batch, length, channels) and weight 2 (channels, width), "
+            f"got {x.ndim} and {weight.ndim}"
+        )
+    channels = x.shape[2]
+    check_tensors(
+        "causal_conv_silu",
+        {"x": (x, tuple(x.shape)), "weight": (weight, (channels, weight.shape[1])), "bias": (bias, (channels,))},
+    )
+    if choose_backend(x.device) == "naive":
+        return naive.causal_conv_silu(x, weight, bias)
+    return op.causal_conv_silu(x, weight, bias)

@@ -1,0 +1,226 @@
+"""What the backbone does beyond the reference: sizes, bands, keep ratios, orders, noise, selection."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dynamicvis import NoiseDecay, create_backbone
+from dynamicvis.backbone import DynamicVis
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def make(**overrides: object) -> DynamicVis:
+    torch.manual_seed(0)
+    backbone = create_backbone("test_nano", **overrides)
+    torch.nn.init.normal_(backbone.pos_embed)
+    return backbone.eval()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (1, 1), (33, 100), (96, 32), (130, 70)])
+@pytest.mark.parametrize("bands", [1, 3, 13])
+def test_any_size_and_any_bands(height: int, width: int, bands: int) -> None:
+    maps = make(in_channels=bands)(images(2, bands, height, width))
+    for s, stride in enumerate((4, 8, 16, 32)):
+        assert maps[s].shape == (2, (16, 32, 48, 64)[s], -(-height // stride), -(-width // stride))
+        assert maps[s].isfinite().all()
+
+
+def test_padding_is_zeros_at_the_far_edges() -> None:
+    backbone = make()
+    small = images(1, 3, 50, 40)
+    padded = torch.zeros(1, 3, 64, 64)
+    padded[:, :, :50, :40] = small
+    for cropped, whole in zip(backbone(small), backbone(padded), strict=True):
+        assert torch.equal(cropped, whole[:, :, : cropped.shape[2], : cropped.shape[3]])
+
+
+def test_position_embedding_is_exact_on_its_grid_and_smooth_elsewhere() -> None:
+    backbone = make(img_size=(64, 96))
+    assert backbone._position_embedding((16, 24)) is backbone.pos_embed
+    ramp = torch.arange(16.0)[:, None].expand(16, 24)
+    with torch.no_grad():
+        backbone.pos_embed.copy_(ramp.reshape(1, -1, 1).expand_as(backbone.pos_embed))
+    doubled = backbone._position_embedding((32, 48)).unflatten(1, (32, 48))[0, :, :, 0]
+    linear = (torch.arange(32.0) + 0.5) / 2 - 0.5
+    # Bicubic convolution with torch's coefficient of -0.75 strays from a ramp by up to 0.05 of a step.
+    torch.testing.assert_close(doubled[6:-6], linear[6:-6, None].expand(20, 48), rtol=0, atol=0.05)
+
+
+def test_keep_ratio_sets_the_number_of_tokens() -> None:
+    backbone = make(keep_ratios=(1 / 8, 1 / 3, 0.5, None))
+    backbone.record_selection = True
+    backbone(images(2, 3, 96, 96))
+    assert backbone.last_selection is not None
+    counts = [(selection.stage, selection.indices.shape) for selection in backbone.last_selection]
+    assert counts == [(0, (2, 72)), (1, (2, 48)), (2, (2, 18)), (2, (2, 18))]
+    backbone.set_keep_ratios((1.0, 1 / 4, 0.5, None))
+    backbone(images(2, 3, 96, 96))
+    assert [selection.indices.shape[1] for selection in backbone.last_selection] == [576, 36, 18, 18]
+
+
+def test_nothing_is_recorded_unless_asked() -> None:
+    backbone = make()
+    backbone(images(1, 3, 64, 64))
+    assert backbone.last_selection is None
+
+
+@pytest.mark.parametrize(("order", "ascending"), [("score", False), ("raster", True)])
+def test_token_order(order: str, ascending: bool) -> None:
+    backbone = make(token_order=order)
+    backbone.record_selection = True
+    backbone(images(1, 3, 64, 64))
+    assert backbone.last_selection is not None
+    for selection in backbone.last_selection:
+        if selection.indices.shape[1] > 8:
+            assert bool((selection.indices.diff() > 0).all()) == ascending
+
+
+def test_order_changes_the_result_but_not_the_choice() -> None:
+    by_score, by_raster = make(token_order="score"), make(token_order="raster")
+    by_raster.load_state_dict(by_score.state_dict())
+    chosen, maps = [], []
+    for backbone in (by_score, by_raster):
+        backbone.record_selection = True
+        maps.append(backbone(images(1, 3, 64, 64))[0])
+        assert backbone.last_selection is not None
+        chosen.append(backbone.last_selection[0].indices.sort().values)
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(maps[0], maps[1])
+
+
+def test_unselected_tokens() -> None:
+    """The identity residual leaves them alone; the softmax residual adds each token times its weight."""
+    for residual in ("identity", "softmax"):
+        block = make(residual=residual).stages[0].blocks[0]
+        tokens = images(1, 64, 16)
+        mixed, indices = block(tokens, (8, 8))
+        assert indices is not None
+        outside = torch.ones(64, dtype=torch.bool).index_fill(0, indices[0], False)
+        weights = block.router(tokens).softmax(1)
+        expected = tokens + weights * tokens if residual == "softmax" else tokens
+        torch.testing.assert_close(mixed[0, outside], expected[0, outside])
+        assert (mixed[0, ~outside] - tokens[0, ~outside]).abs().amin() > 0
+
+
+def test_global_tokens_are_pooled_rows_at_the_head() -> None:
+    block = make().stages[0].blocks[0]
+    tokens = images(1, 96, 16)
+    output, indices = block(tokens, (8, 12))
+    assert indices is not None
+    selected = tokens[0, indices[0]]
+    pooled = torch.nn.functional.adaptive_avg_pool1d(tokens.transpose(1, 2), 8).transpose(1, 2)
+    sequence = block.norm(torch.cat([pooled[0], selected])[None])
+    mixed = selected + block.mixer(sequence)[0, 8:]
+    weights = block.router(tokens).softmax(1)[0, indices[0]]
+    torch.testing.assert_close(output[0, indices[0]], selected + weights * mixed)
+
+
+def test_dense_stage_has_no_router() -> None:
+    backbone = make(keep_ratios=(None, None, None, None))
+    assert not [name for name, _ in backbone.named_parameters() if "router" in name]
+    backbone(images(1, 3, 64, 64))[3].sum().backward()
+    assert all(parameter.grad is not None for name, parameter in backbone.named_parameters() if "stages.0" in name)
+
+
+def test_noise_only_in_training_and_by_scale() -> None:
+    backbone = make(noise=5.0)
+    batch = images(1, 3, 64, 64)
+    assert torch.equal(backbone(batch)[0], backbone(batch)[0])
+    backbone.train()
+    assert not torch.equal(backbone(batch)[0], backbone(batch)[0])
+    backbone.noise = 0.0
+    assert torch.equal(backbone(batch)[0], backbone(batch)[0])
+
+
+def test_noise_follows_the_gumbel_distribution() -> None:
+    """Adding Gumbel noise of scale s to logits selects token i first with probability softmax(logits / s)_i."""
+    block = make(keep_ratios=(1 / 4, 1, 1, 1)).stages[0].blocks[0].train()
+    logits = torch.tensor([0.0, 1.0, 2.0, 0.5])
+    torch.manual_seed(0)
+    first = block._select(logits.expand(200_000, 4), noise=0.7).squeeze(1)
+    frequency = torch.bincount(first, minlength=4) / 200_000
+    # Five standard deviations of a frequency.
+    torch.testing.assert_close(frequency, (logits / 0.7).softmax(0), rtol=0, atol=5 * (0.25 / 200_000) ** 0.5)
+
+
+def test_noise_decay() -> None:
+    decay = NoiseDecay(0.1, 1e-4)
+    scales = []
+    for progress in (0.0, 0.5, 1.0, 2.0):
+        decay.progress = progress
+        scales.append(decay.scale)
+    assert scales == pytest.approx([0.1, 0.05005, 1e-4, 1e-4])
+    backbone = make(noise=decay).train()
+    decay.progress = 0.0
+    torch.manual_seed(0)
+    noisy = backbone(images(1, 3, 64, 64))[0]
+    backbone.noise = 0.1
+    torch.manual_seed(0)
+    assert torch.equal(backbone(images(1, 3, 64, 64))[0], noisy)
+
+
+def test_threads_at_once() -> None:
+    backbone = make()
+    batches = [images(1, 3, 64, 64 + 32 * i) for i in range(4)]
+    with torch.no_grad():
+        expected = [backbone(batch)[3] for batch in batches]
+        with ThreadPoolExecutor(4) as callers:
+            outputs = list(callers.map(lambda i: backbone(batches[i % 4])[3], range(16)))
+    assert all(torch.equal(output, expected[i % 4]) for i, output in enumerate(outputs))
+
+
+class _Features(Dataset):
+    """A data set whose items are computed by the backbone."""
+
+    def __init__(self, backbone: DynamicVis) -> None:
+        self.backbone = backbone
+
+    def __len__(self) -> int:
+        return 4
+
+    @torch.no_grad()
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.backbone(images(1, 3, 64, 64) + index)[3]
+
+
+def test_forked_data_loader_after_a_forward() -> None:
+    data = _Features(make())
+    expected = torch.cat([data[i] for i in range(4)])
+    loader = DataLoader(data, num_workers=2, multiprocessing_context="fork", timeout=120)
+    assert torch.equal(torch.cat([item[0] for item in loader]), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(keep_ratios=(1, 1, 1)), "keep_ratios needs one value for each of the 4 stages"),
+        (dict(keep_ratios=(0, 1, 1, 1)), r"a keep ratio must lie in \(0, 1\] or be None, got 0"),
+        (dict(residual="sum"), "residual must be one of softmax, identity, got 'sum'"),
+        (dict(token_order="random"), "token_order must be one of score, raster"),
+        (dict(img_size=100), "img_size must be a positive multiple of 32, got 100"),
+        (dict(in_channels=0), "in_channels must be at least 1"),
+    ],
+)
+def test_settings_out_of_range(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_backbone("test_nano", **arguments)
+
+
+def test_wrong_calls() -> None:
+    backbone = make(keep_ratios=(1, 1, 1, None))
+    with pytest.raises(ValueError, match=r"images must be \(batch, 3, height, width\).*got \(1, 4, 64, 64\)"):
+        backbone(images(1, 4, 64, 64))
+    with pytest.raises(ValueError, match="not empty"):
+        backbone(images(1, 3, 0, 64))
+    with pytest.raises(ValueError, match="stage 3 was built without a router"):
+        backbone.set_keep_ratios((1, 1, 1, 1))
+    assert backbone.keep_ratios == (1, 1, 1, None)
+    with pytest.raises(ValueError, match="no backbone named 'tiny'; there are test_nano, nano, small, base, large"):
+        create_backbone("tiny")

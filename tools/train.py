@@ -1,0 +1,25 @@
+"""Train a model from a config file: `python tools/train.py configs/TASK/CONFIG.py`."""
+
+from __future__ import annotations
+
+import argparse
+
+from dynamicvis.mm.runner import add_run_arguments, train
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue a run, from CHECKPOINT or from the last one in the work folder",
+    )
+    add_run_arguments(parser)
+    train(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()
