@@ -1,4 +1,4 @@
-"""Make a single-file model of a checkpoint: `python tools/export_model.py CONFIG CHECKPOINT -o trees.safetensors --name trees`."""
+"""Make a single-file model of a checkpoint: `python tools/export_model.py CONFIG CHECKPOINT -o FILE --name NAME`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ _base_ = [
     "../_base_/runtime/default.py",
 ]
 
-# A pretrained backbone: `--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE`.
+# A pretrained backbone comes in by
+# `--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE`.
 model = dict(
     backbone=dict(
         type="dynamicvis.DynamicVis",

@@ -60,9 +60,8 @@ class DynamicVis(core.DynamicVis, BaseModule):
         if arch is not None and arch not in core.VARIANTS:
             raise ValueError(f"no backbone named {arch!r}; there are {', '.join(core.VARIANTS)}")
         settings = dict(core.VARIANTS[arch]) if arch is not None else {}
-        if isinstance(noise, Mapping):
-            noise = core.NoiseDecay(**noise)
-        super().__init__(**(settings | overrides), noise=noise)
+        schedule = core.NoiseDecay(**noise) if isinstance(noise, Mapping) else noise
+        super().__init__(**(settings | overrides), noise=schedule)
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
@@ -83,7 +82,7 @@ class DynamicVis(core.DynamicVis, BaseModule):
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; without one the weights stay as constructed."""
-        if self.init_cfg is not None and not self._is_init:
+        if self.init_cfg is not None and not self.is_init:
             from dynamicvis.checkpoint import load_checkpoint
 
             load_checkpoint(self, self.init_cfg["checkpoint"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def _load_state_dict(checkpoint: str | Path) -> dict[str, Tensor]:
         return content["state_dict"]
     except FileNotFoundError as error:
         raise ModelFileError(f"checkpoint {checkpoint} does not exist") from error
-    except (KeyError, RuntimeError, EOFError) as error:
+    except (KeyError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise ModelFileError(f"{checkpoint} is truncated or no checkpoint of a training run ({error})") from error
 
 

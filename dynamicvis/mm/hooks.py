@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from dynamicvis.backbone import NoiseDecay
 from dynamicvis.registry import HOOKS
 
 
@@ -20,11 +21,9 @@ class RouterNoiseHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         loop = runner.train_loop
-        if isinstance(loop, EpochBasedTrainLoop):
-            progress = loop.epoch / loop.max_epochs
-        else:
-            progress = loop.iter / loop.max_iters
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        progress = loop.epoch / loop.max_epochs if by_epoch else loop.iter / loop.max_iters
         for module in runner.model.modules():
             noise = getattr(module, "noise", None)
-            if hasattr(noise, "progress"):
+            if isinstance(noise, NoiseDecay):
                 noise.progress = progress

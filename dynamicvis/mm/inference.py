@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynamicvis.model_card import ModelCard, ModelFileError, read_card, read_weights
 
@@ -29,7 +29,7 @@ class Detector:
         device: where it runs.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, device: torch.device) -> None:
+    def __init__(self, model: Any, card: ModelCard, device: torch.device) -> None:
         self.card = card
         self.device = device
         self._model = model
@@ -95,7 +95,7 @@ def load_detector(path: str | Path, device: str = "cpu") -> Detector:
     return Detector(model.to(target).eval(), card, target)
 
 
-def _build(card: ModelCard, path: str | Path) -> nn.Module:
+def _build(card: ModelCard, path: str | Path) -> Any:
     import dynamicvis.mm  # noqa: F401 - registers the backbone and provides mmcv.ops
 
     with _without_mmpretrain():

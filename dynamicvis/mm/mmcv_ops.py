@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,14 @@ class MissingOperatorError(NotImplementedError):
             "operators; build them from source with "
             "`pip install --no-cache-dir --no-build-isolation --force-reinstall --no-deps onedl-mmcv`"
         )
+
+
+class _Geometry(NamedTuple):
+    """Of a convolution, (vertical, horizontal) each."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
@@ -113,7 +121,7 @@ def roi_align_backward(
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
-    output.copy_(_deform_conv(input, weight, offset, None, **_from_v1(geometry)))
+    output.copy_(_deform_conv(input, weight, offset, geometry=_from_v1(geometry)))
 
 
 def deform_conv_backward_input(
@@ -127,7 +135,7 @@ def deform_conv_backward_input(
     **geometry: int,
 ) -> None:
     def forward(image: Tensor, shift: Tensor) -> Tensor:
-        return _deform_conv(image, weight, shift, None, **_from_v1(geometry))
+        return _deform_conv(image, weight, shift, geometry=_from_v1(geometry))
 
     _fill_gradients(forward, (input, offset), grad_output, (grad_input, grad_offset))
 
@@ -144,7 +152,7 @@ def deform_conv_backward_parameters(
     **geometry: int,
 ) -> None:
     def forward(weight: Tensor) -> Tensor:
-        return _deform_conv(input, weight, offset, None, **_from_v1(geometry))
+        return _deform_conv(input, weight, offset, geometry=_from_v1(geometry))
 
     gradient = torch.empty_like(grad_weight)
     _fill_gradients(forward, (torch.zeros_like(grad_weight),), grad_output, (gradient,))
@@ -164,7 +172,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    output.copy_(_deform_conv(input, weight, offset, mask, **_from_v2(geometry)))
+    output.copy_(_deform_conv(input, weight, offset, mask, geometry=_from_v2(geometry)))
     if with_bias:
         output.add_(bias.view(1, -1, 1, 1))
 
@@ -188,7 +196,7 @@ def modulated_deform_conv_backward(
     **geometry: int,
 ) -> None:
     def forward(*tensors: Tensor) -> Tensor:
-        return _deform_conv(*tensors, **_from_v2(geometry))
+        return _deform_conv(*tensors, geometry=_from_v2(geometry))
 
     targets = (grad_input, grad_weight, grad_offset, grad_mask)
     _fill_gradients(forward, (input, weight, offset, mask), grad_output, targets)
@@ -267,31 +275,26 @@ def _deform_conv(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
     *,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    geometry: _Geometry,
 ) -> Tensor:
+    stride, padding, dilation = geometry
     return _torchvision_ops().deform_conv2d(input, offset, weight, None, stride, padding, dilation, mask)
 
 
-def _from_v1(geometry: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Stride, padding and dilation from the keyword names of DCN v1; torchvision infers the groups from shapes."""
-    return {
-        "stride": (geometry["dH"], geometry["dW"]),
-        "padding": (geometry["padH"], geometry["padW"]),
-        "dilation": (geometry["dilationH"], geometry["dilationW"]),
-    }
+def _from_v1(geometry: dict[str, int]) -> _Geometry:
+    """From the keyword names of DCN v1; torchvision infers the groups from the shapes."""
+    stride, padding, dilation = ((geometry[f"{name}H"], geometry[f"{name}W"]) for name in ("d", "pad", "dilation"))
+    return _Geometry(stride, padding, dilation)
 
 
-def _from_v2(geometry: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """The same from the keyword names of DCN v2."""
-    return {
-        "stride": (geometry["stride_h"], geometry["stride_w"]),
-        "padding": (geometry["pad_h"], geometry["pad_w"]),
-        "dilation": (geometry["dilation_h"], geometry["dilation_w"]),
-    }
+def _from_v2(geometry: dict[str, int]) -> _Geometry:
+    """From the keyword names of DCN v2."""
+    stride, padding, dilation = (
+        (geometry[f"{name}_h"], geometry[f"{name}_w"]) for name in ("stride", "pad", "dilation")
+    )
+    return _Geometry(stride, padding, dilation)
 
 
 def _fill_gradients(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -72,10 +74,12 @@ def test_empty_sides_give_zero(predicted, truth):
 
 def test_coco_metric_takes_thresholds_as_a_list(tmp_path):
     annotations = tmp_path / "truth.json"
-    annotations.write_text(
-        '{"images": [{"id": 1, "width": 64, "height": 64, "file_name": "a.png"}], "categories": [{"id": 1, "name": "x"}],'
-        '"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600, "iscrowd": 0}]}'
-    )
+    truth = {
+        "images": [{"id": 1, "width": 64, "height": 64, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600, "iscrowd": 0}],
+    }
+    annotations.write_text(json.dumps(truth))
     metric = CocoMetric(ann_file=str(annotations), metric="bbox", iou_thrs=[0.5])
     metric.dataset_meta = {"classes": ("x",)}
     prediction = {

@@ -163,7 +163,7 @@ def test_an_operator_without_equivalent_says_which_and_what_to_install():
 
 
 def test_mmengine_sees_the_operators():
-    from mmengine.utils import mmcv_full_available
+    from mmengine.utils.dl_utils import mmcv_full_available
 
     assert mmcv_full_available()
     assert mmcv_ops.install() is True

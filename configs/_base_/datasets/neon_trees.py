@@ -1,24 +1,19 @@
-# NEON tree crowns: aerial RGB at 0.1 m, one class. Prepared by `python tools/prepare_data.py trees --out data/neon-trees`.
+# NEON tree crowns: aerial RGB at 0.1 m, one class. Made by `python tools/prepare_data.py trees --out data/neon-trees`.
 # Training: conifers of Yellowstone (YELL) and mostly dead trees of Soaproot Saddle (SOAP). Validation: parts of the
 # same images that training never sees. Test: pines of Ordway-Swisher, Florida (OSBS), another climate and season.
 data_root = "data/neon-trees/"
-metainfo = dict(classes=("tree",), palette=[(34, 139, 34)])
+metainfo = dict(classes=("tree",), palette=[(240, 228, 66)])
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
+    # Hues stay near their own: green is what tells crowns from sand and rock at a site never seen.
+    dict(type="YOLOXHSVRandomAug", hue_delta=6, saturation_delta=50, value_delta=50),
     dict(type="dynamicvis.RandomScale", ratio_range=(0.6, 1.6)),
     dict(type="RandomCrop", crop_size=(256, 256), allow_negative_crop=True),
     dict(type="dynamicvis.RandomRotate90"),
     dict(type="RandomFlip", prob=0.5),
-    dict(
-        type="PhotoMetricDistortion",
-        brightness_delta=40,
-        contrast_range=(0.6, 1.4),
-        saturation_range=(0.3, 1.7),
-        hue_delta=60,
-    ),
-    dict(type="dynamicvis.RadiometricJitter", gain=0.3, gamma=1.6, gray_prob=0.2, blur=1.2, noise=8.0),
+    dict(type="dynamicvis.RadiometricJitter", gain=0.12, gamma=1.6, gray_prob=0.05, blur=1.2, noise=8.0),
     dict(type="Pad", size=(256, 256), pad_val=dict(img=(103.53, 116.28, 123.675))),
     dict(type="PackDetInputs"),
 ]
@@ -36,7 +31,6 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=None,
-    # SOAP is a single chip, so it is repeated more often: about one image in six.
     dataset=dict(
         type="ConcatDataset",
         datasets=[
@@ -55,7 +49,7 @@ train_dataloader = dict(
             ),
             dict(
                 type="RepeatDataset",
-                times=40,
+                times=8,
                 dataset=dict(
                     type="CocoDataset",
                     data_root=data_root,

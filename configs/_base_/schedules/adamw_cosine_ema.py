@@ -1,6 +1,6 @@
 # Fixed length, averaged weights, last checkpoint: nothing is selected on a test split.
 # `--cfg-options train_cfg.max_epochs=N` changes the length, the cosine included: its end is the end of training.
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=4)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
