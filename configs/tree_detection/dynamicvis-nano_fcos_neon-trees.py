@@ -4,7 +4,7 @@ model = dict(
     backbone=dict(
         type="dynamicvis.DynamicVis",
         arch="nano",
-        keep_ratios=(1 / 8, 1 / 4, None, None),
+        keep_ratios=(1 / 8, None, None, None),
         img_size=256,
         noise=dict(start=0.1, end=1e-4),
     ),

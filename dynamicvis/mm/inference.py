@@ -77,16 +77,15 @@ def load_detector(path: str | Path, device: str = "cpu") -> Detector:
 
     Args:
         path: model file with a card of task ``"detection"``.
-        device: as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        device: one that torch has here and the kernels run on, as `dynamicvis.geo.load_model` checks.
 
     Raises:
         ModelFileError: the file cannot be used, or its weights do not fit the architecture its card describes.
-        ValueError: the device is unknown or not available.
     """
     card = read_card(path)
     if card.task != "detection":
         raise ModelFileError(f"{path} is a model for {card.task}, not for detection; choose another model")
-    target = _resolve_device(device)
+    target = torch.device(device)
     weights = read_weights(path)
     with _quiet():
         model = _build(card, path)
@@ -128,16 +127,6 @@ def _check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         f"{path} holds weights of another architecture than its model card describes ({counts}, such as {example}); "
         "export it again with the config that it was trained with"
     )
-
-
-def _resolve_device(device: str) -> torch.device:
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"device '{device}' cannot be used ({reason}); choose another, such as cpu") from error
-    return target
 
 
 @contextlib.contextmanager

@@ -98,3 +98,54 @@ class RadiometricJitter(BaseTransform):
             image += _random.normal(0, _random.uniform(0, self.noise), size=image.shape)
         results["img"] = image.clip(0, 255).astype(np.float32)
         return results
+
+
+@TRANSFORMS.register_module()
+class BackgroundJitter(BaseTransform):
+    """Change the colours between the objects independently of theirs: another soil, another season.
+
+    Inside a soft ellipse in every box the image stays as it is; outside, it is desaturated, and scaled and shifted per
+    band, by random amounts.
+
+    Required keys: ``img``, (H, W, C) in 0..255 of any numeric type, and ``gt_bboxes`` (mmdet boxes, pixels). Modified
+    key: ``img``, then float32 in 0..255.
+
+    Args:
+        prob: probability of changing an image.
+        gain: each band is multiplied by a factor from ``[1 - gain, 1 + gain]``.
+        shift: all bands are shifted by one value from ``[-shift, shift]``, in units of the image.
+    """
+
+    def __init__(self, prob: float = 0.5, gain: float = 0.3, shift: float = 60.0) -> None:
+        self.prob = prob
+        self.gain = gain
+        self.shift = shift
+
+    def transform(self, results: dict) -> dict:
+        if _random.uniform() >= self.prob:
+            return results
+        image = results["img"].astype(np.float32)
+        gray = image.mean(axis=2, keepdims=True)
+        background = image + _random.uniform(0, 1) * (gray - image)
+        background *= _random.uniform(1 - self.gain, 1 + self.gain, size=image.shape[2])
+        background += _random.uniform(-self.shift, self.shift)
+        keep = _soft_ellipses(results["gt_bboxes"].tensor.numpy(), image.shape[0], image.shape[1])[..., None]
+        results["img"] = (keep * image + (1 - keep) * background).clip(0, 255).astype(np.float32)
+        return results
+
+
+def _soft_ellipses(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) mask: 1 in the middle of every (left, top, right, bottom) box, falling to 0 at its ellipse."""
+    mask = np.zeros((height, width), np.float32)
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    for left, top, right, bottom in boxes:
+        inside_x = np.flatnonzero((columns > left) & (columns < right))
+        inside_y = np.flatnonzero((rows > top) & (rows < bottom))
+        if not len(inside_x) or not len(inside_y):
+            continue
+        x = (2 * columns[inside_x] - left - right) / (right - left)
+        y = (2 * rows[inside_y] - top - bottom) / (bottom - top)
+        bump = np.clip(2 * (1 - x[None] ** 2 - y[:, None] ** 2), 0, 1)
+        window = mask[inside_y[0] : inside_y[-1] + 1, inside_x[0] : inside_x[-1] + 1]
+        np.maximum(window, bump, out=window)
+    return mask

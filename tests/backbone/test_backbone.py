@@ -129,6 +129,16 @@ def test_dense_stage_has_no_router() -> None:
     assert all(parameter.grad is not None for name, parameter in backbone.named_parameters() if "stages.0" in name)
 
 
+def test_gradients_stay_finite_where_the_image_is_empty() -> None:
+    """On NoData or padding, zero biases would leave zero tokens, and each layer norm would amplify by 1000."""
+    torch.manual_seed(0)
+    backbone = create_backbone("test_nano").train()
+    batch = images(2, 3, 64, 64)
+    batch[:, :, 20:] = 0
+    torch.stack([maps.square().mean() for maps in backbone(batch)]).sum().backward()
+    assert max(parameter.grad.abs().max() for parameter in backbone.parameters() if parameter.grad is not None) < 100
+
+
 def test_noise_only_in_training_and_by_scale() -> None:
     backbone = make(noise=5.0)
     batch = images(1, 3, 64, 64)

@@ -156,11 +156,6 @@ def test_weights_of_another_architecture_are_refused(exported, tmp_path, change)
         load_detector(path)
 
 
-def test_devices_that_cannot_be_used_are_named(exported):
-    with pytest.raises(ValueError, match="device 'abacus' cannot be used"):
-        load_detector(exported, device="abacus")
-
-
 def test_loading_says_nothing(exported):
     code = (
         "import sys, numpy\n"

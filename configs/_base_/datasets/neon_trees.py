@@ -13,6 +13,7 @@ train_pipeline = [
     dict(type="RandomCrop", crop_size=(256, 256), allow_negative_crop=True),
     dict(type="dynamicvis.RandomRotate90"),
     dict(type="RandomFlip", prob=0.5),
+    dict(type="dynamicvis.BackgroundJitter", prob=0.5, gain=0.2, shift=60.0),
     dict(type="dynamicvis.RadiometricJitter", gain=0.12, gamma=1.6, gray_prob=0.05, blur=1.2, noise=8.0),
     dict(type="Pad", size=(256, 256), pad_val=dict(img=(103.53, 116.28, 123.675))),
     dict(type="PackDetInputs"),
