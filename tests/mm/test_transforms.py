@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
-from dynamicvis.mm.transforms import RadiometricJitter, RandomRotate90, RandomScale
+from dynamicvis.mm.transforms import BackgroundJitter, RadiometricJitter, RandomRotate90, RandomScale
 
 
 def marked_image() -> dict:
@@ -62,3 +62,34 @@ def test_jitter_is_still_where_it_is_told_to():
     np.testing.assert_allclose(still.transform({"img": image.copy()})["img"], image, atol=1e-3)
     gray = RadiometricJitter(gain=0.0, gamma=1.0, gray_prob=1.0, blur=0.0, noise=0.0).transform({"img": image})["img"]
     np.testing.assert_allclose(gray, np.broadcast_to(image.mean(axis=2, keepdims=True), image.shape), atol=1e-3)
+
+
+def test_background_changes_and_the_middle_of_objects_does_not():
+    image = np.random.default_rng(0).integers(60, 200, (40, 60, 3)).astype(np.uint8)
+    boxes = HorizontalBoxes(torch.tensor([[10.0, 5.0, 50.0, 35.0]]))
+    outside = np.ones((40, 60), bool)
+    outside[5:35, 10:50] = False
+    differences = set()
+    for seed in range(8):
+        np.random.seed(seed)  # noqa: NPY002
+        changed = BackgroundJitter(prob=1.0).transform({"img": image.copy(), "gt_bboxes": boxes})["img"]
+        assert np.array_equal(changed[15:25, 22:38], image[15:25, 22:38])
+        differences.add(float((changed - image)[outside].mean()))
+    assert len(differences) == 8
+    assert max(abs(difference) for difference in differences) > 10
+
+
+def test_background_is_left_alone_at_probability_zero():
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3)).astype(np.uint8)
+    boxes = HorizontalBoxes(torch.zeros(0, 4))
+    assert BackgroundJitter(prob=0.0).transform({"img": image, "gt_bboxes": boxes})["img"] is image
+
+
+def test_background_jitter_takes_boxes_outside_the_image_and_without_area():
+    image = np.full((16, 16, 3), 100, dtype=np.uint8)
+    boxes = HorizontalBoxes(torch.tensor([[-9.0, -9.0, -2.0, -2.0], [4.0, 4.0, 4.0, 9.0], [-4.0, 2.0, 8.0, 30.0]]))
+    np.random.seed(0)  # noqa: NPY002
+    changed = BackgroundJitter(prob=1.0).transform({"img": image, "gt_bboxes": boxes})["img"]
+    assert np.isfinite(changed).all()
+    assert (changed[14:, 3] == 100).any()
+    assert (changed[:, 12] != 100).all()
