@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-TASKS = 2  # index of the number of tasks among a kernel's parameters
+_TASKS = 2  # index of the number of tasks among a kernel's parameters
 HEADER = 3  # index of the first parameter of the kernel's own
 SEQUENCE = 4  # parameters that describe one sequence tensor
 _forked = False
@@ -71,16 +71,18 @@ def row_stride(parameters, index):
     return load_parameter(parameters, index + 3)
 
 
-@njit(forceinline=True)
-def next_task(parameters):
-    """Index of the next task to do; at or beyond the number of tasks when none is left."""
-    return _fetch_increment(parameters, 0)
+@njit(error_model="numpy")
+def work(parameters, do_task, like):
+    """Call ``do_task(parameters, task, slot, like)`` for tasks until none is left.
 
-
-@njit(forceinline=True)
-def take_slot(parameters):
-    """Index of the calling thread, 0 .. threads - 1; names its part of a scratch buffer."""
-    return _fetch_increment(parameters, 1)
+    ``slot`` numbers the calling threads from 0, and names a thread's part of a scratch buffer; ``like`` is a float
+    whose type the kernel computes in.
+    """
+    slot = _fetch_increment(parameters, 1)
+    task = _fetch_increment(parameters, 0)
+    while task < load_parameter(parameters, _TASKS):
+        do_task(parameters, task, slot, like)
+        task = _fetch_increment(parameters, 0)
 
 
 def describe_sequence(tensor: torch.Tensor) -> list[int]:

@@ -11,15 +11,13 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
-    TASKS,
     describe_sequence,
     load_parameter,
-    next_task,
     row_stride,
     run,
     sequence_start,
-    take_slot,
     thread_count,
+    work,
 )
 from dynamicvis_kernels._simd import BYTES, lane_count, load, sigmoid, splat, store
 
@@ -47,22 +45,19 @@ def _convolve(p, x, t, direction, block, active, like):
 
 
 @njit(error_model="numpy")
-def _forward_all(p, like):
+def _forward_task(p, task, slot, like):
     lanes = lane_count(like)
     length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
     parts = (length + _ROWS - 1) // _ROWS
-    task = next_task(p)
-    while task < load_parameter(p, TASKS):
-        batch, part = task // parts, task % parts
-        for t in range(part * _ROWS, min((part + 1) * _ROWS, length)):
-            for block in range((channels + lanes - 1) // lanes):
-                lane, active = block * BYTES, min(lanes, channels - block * lanes)
-                x = sequence_start(p, _X, 0, batch) + lane
-                for direction in range(2):
-                    value = _convolve(p, x, t, direction, block, active, like)
-                    out = sequence_start(p, _OUT, direction, batch) + lane + t * row_stride(p, _OUT)
-                    store(out, active, value * sigmoid(value))
-        task = next_task(p)
+    batch, part = task // parts, task % parts
+    for t in range(part * _ROWS, min((part + 1) * _ROWS, length)):
+        for block in range((channels + lanes - 1) // lanes):
+            lane, active = block * BYTES, min(lanes, channels - block * lanes)
+            x = sequence_start(p, _X, 0, batch) + lane
+            for direction in range(2):
+                value = _convolve(p, x, t, direction, block, active, like)
+                out = sequence_start(p, _OUT, direction, batch) + lane + t * row_stride(p, _OUT)
+                store(out, active, value * sigmoid(value))
 
 
 @njit(error_model="numpy")
@@ -109,29 +104,20 @@ def _backward_task(p, task, slot, like):
         store(grad_x + t * row_stride(p, _GRAD_X), active, gradient)
 
 
-@njit(error_model="numpy")
-def _backward_all(p, like):
-    slot = take_slot(p)
-    task = next_task(p)
-    while task < load_parameter(p, TASKS):
-        _backward_task(p, task, slot, like)
-        task = next_task(p)
-
-
 def _forward_float32(p: int) -> None:
-    _forward_all(p, np.float32(0))
+    work(p, _forward_task, np.float32(0))
 
 
 def _forward_float64(p: int) -> None:
-    _forward_all(p, np.float64(0))
+    work(p, _forward_task, np.float64(0))
 
 
 def _backward_float32(p: int) -> None:
-    _backward_all(p, np.float32(0))
+    work(p, _backward_task, np.float32(0))
 
 
 def _backward_float64(p: int) -> None:
-    _backward_all(p, np.float64(0))
+    work(p, _backward_task, np.float64(0))
 
 
 _FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}

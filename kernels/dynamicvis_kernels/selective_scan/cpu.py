@@ -15,15 +15,13 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
-    TASKS,
     describe_sequence,
     load_parameter,
-    next_task,
     row_stride,
     run,
     sequence_start,
-    take_slot,
     thread_count,
+    work,
 )
 from dynamicvis_kernels._simd import (
     BYTES,
@@ -194,38 +192,20 @@ def _backward_task(p, task, slot, like):
     store(load_parameter(p, _GRAD_BIAS) + task * BYTES, lanes, grad_bias)
 
 
-@njit(error_model="numpy")
-def _forward_all(p, like):
-    slot = take_slot(p)
-    task = next_task(p)
-    while task < load_parameter(p, TASKS):
-        _forward_task(p, task, slot, like)
-        task = next_task(p)
-
-
-@njit(error_model="numpy")
-def _backward_all(p, like):
-    slot = take_slot(p)
-    task = next_task(p)
-    while task < load_parameter(p, TASKS):
-        _backward_task(p, task, slot, like)
-        task = next_task(p)
-
-
 def _forward_float32(p: int) -> None:
-    _forward_all(p, np.float32(0))
+    work(p, _forward_task, np.float32(0))
 
 
 def _forward_float64(p: int) -> None:
-    _forward_all(p, np.float64(0))
+    work(p, _forward_task, np.float64(0))
 
 
 def _backward_float32(p: int) -> None:
-    _backward_all(p, np.float32(0))
+    work(p, _backward_task, np.float32(0))
 
 
 def _backward_float64(p: int) -> None:
-    _backward_all(p, np.float64(0))
+    work(p, _backward_task, np.float64(0))
 
 
 _FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}
