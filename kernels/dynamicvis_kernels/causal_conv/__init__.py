@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 
 from dynamicvis_kernels._backend import check_tensors, choose_backend
-from dynamicvis_kernels.causal_conv import naive, op
+from dynamicvis_kernels._registration import register_operator
+from dynamicvis_kernels.causal_conv import naive
 
 __all__ = ["causal_conv_silu"]
+
+_compiled = register_operator(
+    "causal_conv_silu", ("x", "weight", "bias"), __name__, lambda x, weight, bias: (2, *x.shape)
+)
 
 
 def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -43,4 +48,4 @@ def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
     )
     if choose_backend(x.device) == "naive":
         return naive.causal_conv_silu(x, weight, bias)
-    return op.causal_conv_silu(x, weight, bias)
+    return _compiled(x, weight, bias)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import torch
 
 from dynamicvis_kernels._backend import check_tensors, choose_backend
-from dynamicvis_kernels.selective_scan import naive, op
+from dynamicvis_kernels._registration import register_operator
+from dynamicvis_kernels.selective_scan import naive
 
 __all__ = ["selective_scan"]
+
+_compiled = register_operator(
+    "selective_scan",
+    ("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
+    __name__,
+    lambda u, delta, A, B, C, D, z, delta_bias: z.shape,
+)
 
 
 def selective_scan(
@@ -67,4 +75,4 @@ def selective_scan(
     )
     if choose_backend(u.device) == "naive":
         return naive.selective_scan(u, delta, A, B, C, D, z, delta_bias)
-    return op.selective_scan(u, delta, A, B, C, D, z, delta_bias)
+    return _compiled(u, delta, A, B, C, D, z, delta_bias)
