@@ -26,8 +26,9 @@ class PrecisionRecallMetric(BaseMetric):
 
     Results, each 0 to 1: ``precision``, ``recall`` and ``f1`` at ``score_thr``; and, over score thresholds 0.05, 0.06,
     ..., 0.95, the threshold of the largest F1 (the lowest, where several are equal) as ``best_score_thr`` with
-    ``best_precision``, ``best_recall``, ``best_f1``. Precision without predictions and recall without ground truth
-    are 0.
+    ``best_precision``, ``best_recall``, ``best_f1``; and the threshold at which precision and recall are nearest, so
+    that the number of predictions is right, as ``balanced_score_thr`` with ``balanced_precision``, ``balanced_recall``.
+    Precision without predictions and recall without ground truth are 0.
 
     Args:
         score_thr: lowest score that counts as a prediction.
@@ -60,6 +61,8 @@ class PrecisionRecallMetric(BaseMetric):
         precision, recall, f1 = self._at(self.score_thr, overlaps)
         curve = [(*self._at(threshold, overlaps), float(threshold)) for threshold in _THRESHOLDS]
         best = max(curve, key=lambda point: point[2])
+        # Where nothing matches, precision and recall agree on 0, and say nothing.
+        balanced = min(curve, key=lambda point: abs(point[0] - point[1]) if point[2] else 1.0)
         return {
             "precision": precision,
             "recall": recall,
@@ -68,6 +71,9 @@ class PrecisionRecallMetric(BaseMetric):
             "best_precision": best[0],
             "best_recall": best[1],
             "best_f1": best[2],
+            "balanced_score_thr": round(balanced[3], 2),
+            "balanced_precision": balanced[0],
+            "balanced_recall": balanced[1],
         }
 
     def _at(self, score_thr: float, overlaps: list[tuple[NDArray, NDArray]]) -> tuple[float, float, float]:

@@ -51,6 +51,21 @@ def test_iou_must_exceed_the_threshold():
     assert evaluate(PrecisionRecallMetric(iou_thr=0.39), pair)["boxes/recall"] == 1.0
 
 
+def test_finds_the_score_threshold_where_the_count_is_right():
+    # Down to 0.61 one right and one wrong box stand against two trees: both figures are 1/2. At 0.41 to 0.60 the second
+    # tree is found too: 2/3 against 1. At 0.40 and below come more wrong boxes; above 0.80, one of one is right.
+    result = evaluate(
+        PrecisionRecallMetric(),
+        sample(
+            predicted=[[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30], [70, 70, 80, 80]],
+            scores=[0.905, 0.805, 0.605, 0.405],
+            truth=[[0, 0, 10, 10], [20, 20, 30, 30]],
+        ),
+    )
+    assert result["boxes/balanced_score_thr"] == pytest.approx(0.61)
+    assert result["boxes/balanced_precision"] == result["boxes/balanced_recall"] == 0.5
+
+
 def test_finds_the_score_threshold_of_the_largest_f1():
     # From 0.41 to 0.50 only the two right boxes remain; the lowest such threshold is the answer.
     result = evaluate(
