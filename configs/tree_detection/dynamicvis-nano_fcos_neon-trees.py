@@ -18,7 +18,7 @@ model_card = dict(
     gsd=0.1,
     tile=512,
     overlap=128,
-    score_threshold=0.3,
+    score_threshold=0.19,
     training_data=(
         "NEON airborne RGB at 0.1 m, sites YELL (2 images) and SOAP (1 image), 890 crown boxes less a validation part, "
         "as distributed with DeepForest 2.1.0 (Weinstein et al. 2020)"

@@ -63,13 +63,22 @@ def export_model(
             std=tuple(preprocessor["std"]),
             classes=tuple(metainfo["classes"]),
             colors=tuple("#{:02x}{:02x}{:02x}".format(*color) for color in metainfo["palette"]),
-            metrics={} if metrics is None else json.loads(Path(metrics).read_text()),
+            metrics={} if metrics is None else _figures(Path(metrics)),
             **given,
         )
     except TypeError as error:
         raise ModelFileError(f"{config_path}: model_card does not fit a model card ({error})") from error
     save_model(out, _half(_load_state_dict(checkpoint)), card)
     return card
+
+
+def _figures(path: Path) -> dict[str, float]:
+    """Metrics, less those at thresholds chosen on the split itself, which say nothing about other data."""
+    return {
+        name: value
+        for name, value in json.loads(path.read_text()).items()
+        if "best_" not in name and "balanced_" not in name
+    }
 
 
 def _bands(preprocessor: Mapping[str, Any]) -> tuple[str, ...]:
