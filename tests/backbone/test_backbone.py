@@ -204,7 +204,8 @@ def test_forked_data_loader_after_a_forward() -> None:
     data = _Features(make())
     expected = torch.cat([data[i] for i in range(4)])
     loader = DataLoader(data, num_workers=2, multiprocessing_context="fork", timeout=120)
-    assert torch.equal(torch.cat([item[0] for item in loader]), expected)
+    # A worker has one thread, and torch's matrix products round differently with another number of threads.
+    torch.testing.assert_close(torch.cat([item[0] for item in loader]), expected)
 
 
 @pytest.mark.parametrize(
