@@ -39,7 +39,9 @@ def _choose(device: str, forced: str | None) -> str:
         )
     else:
         backend = forced
-    _logger.debug("device type %s: %s kernels", device, backend)
+    # A log call would break the graph that torch.compile traces.
+    if not torch.compiler.is_compiling():
+        _logger.debug("device type %s: %s kernels", device, backend)
     return backend
 
 

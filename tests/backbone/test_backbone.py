@@ -176,6 +176,14 @@ def test_noise_decay() -> None:
     assert torch.equal(backbone(images(1, 3, 64, 64))[0], noisy)
 
 
+def test_compiled_without_graph_breaks() -> None:
+    backbone = make()
+    batch = images(1, 3, 64, 64)
+    compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
+    for one, other in zip(compiled(batch), backbone(batch), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_threads_at_once() -> None:
     backbone = make()
     batches = [images(1, 3, 64, 64 + 32 * i) for i in range(4)]
