@@ -15,6 +15,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def variant_settings(name: str | None) -> dict[str, Any]:
+    """Arguments of `DynamicVis` for a named size; none for None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name is None:
+        return {}
+    if name not in VARIANTS:
+        raise ValueError(f"no backbone named {name!r}; there are {', '.join(VARIANTS)}")
+    return dict(VARIANTS[name])
+
+
 def create_backbone(name: str | None = None, *, in_channels: int = 3, **overrides: Any) -> DynamicVis:
     """Build a backbone by its name, by its settings, or by a name with some settings changed.
 
@@ -28,7 +41,4 @@ def create_backbone(name: str | None = None, *, in_channels: int = 3, **override
         ValueError: an unknown name or a setting out of range.
         TypeError: an unknown setting, or ``dims`` and ``depths`` missing without a name.
     """
-    if name is not None and name not in VARIANTS:
-        raise ValueError(f"no backbone named {name!r}; there are {', '.join(VARIANTS)}")
-    settings = dict(VARIANTS[name]) if name is not None else {}
-    return DynamicVis(**(settings | overrides), in_channels=in_channels)
+    return DynamicVis(**(variant_settings(name) | overrides), in_channels=in_channels)

@@ -57,11 +57,8 @@ class DynamicVis(core.DynamicVis, BaseModule):
                 "init_cfg must be None or dict(type='Pretrained', checkpoint=PATH, prefix='backbone.'), "
                 f"got {dict(init_cfg)}"
             )
-        if arch is not None and arch not in core.VARIANTS:
-            raise ValueError(f"no backbone named {arch!r}; there are {', '.join(core.VARIANTS)}")
-        settings = dict(core.VARIANTS[arch]) if arch is not None else {}
         schedule = core.NoiseDecay(**noise) if isinstance(noise, Mapping) else noise
-        super().__init__(**(settings | overrides), noise=schedule)
+        super().__init__(**(core.variant_settings(arch) | overrides), noise=schedule)
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
