@@ -71,7 +71,7 @@ def row_stride(parameters, index):
     return load_parameter(parameters, index + 3)
 
 
-@njit(error_model="numpy")
+@njit(forceinline=True, error_model="numpy")  # else the address of do_task stays in the code, which numba cannot cache
 def work(parameters, do_task, like):
     """Call ``do_task(parameters, task, slot, like)`` for tasks until none is left.
 

@@ -1,4 +1,4 @@
-"""Registration of an operator with torch: implementation, shape function, gradient.
+"""Registration of an operator with torch: implementations, shape function, gradient.
 
 The functions of `torch.library` below `custom_op` are used, since the first call of a `custom_op` imports torch's
 compiler: more than a second of start-up, and nothing that an operator without mutation needs.
@@ -7,55 +7,81 @@ compiler: more than a second of start-up, and nothing that an operator without m
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from dynamicvis_kernels._backend import choose_backend, run_in_float32, widen
+
 
 def register_operator(
-    name: str, arguments: Sequence[str], package: str, output_shape: Callable[..., tuple[int, ...]]
+    name: str,
+    package: str,
+    arguments: dict[str, str],
+    output_shape: Callable[..., tuple[int, ...]],
+    differentiable: int,
+    prefix: str = "",
 ) -> Callable[..., torch.Tensor]:
-    """Register ``dynamicvis::name`` and ``dynamicvis::name_backward``.
+    """Register ``dynamicvis::name`` and ``dynamicvis::name_backward`` for the CPU and for GPUs.
 
     Args:
         name: name of the operator.
-        arguments: names of its inputs, all tensors, all differentiable.
-        package: package whose module ``cpu`` holds ``forward(*inputs) -> output`` and
-            ``backward(grad, *inputs) -> gradients of all inputs``; it is imported at the first call.
-        output_shape: shape of the output from the inputs.
+        package: package whose modules ``cpu`` and ``triton`` hold ``forward(*inputs) -> output`` and
+            ``backward(grad, *inputs) -> gradients of the differentiable inputs``; the one that the backend names is
+            imported at the first call. The CPU's gets float16 and bfloat16 as float32.
+        arguments: names of the inputs and their types in torch's schema language.
+        output_shape: shape of the output from the inputs; its type is the first input's.
+        differentiable: how many of the inputs, from the first, are differentiable tensors.
+        prefix: what the names of the modules' functions start with.
 
     Returns:
         The operator.
     """
     forward_name, backward_name = f"dynamicvis::{name}", f"dynamicvis::{name}_backward"
-    tensors = ", ".join(f"Tensor {argument}" for argument in arguments)
-    torch.library.define(forward_name, f"({tensors}) -> Tensor")
-    torch.library.define(backward_name, f"(Tensor grad, {tensors}) -> Tensor[]")
+    schema = ", ".join(f"{kind} {argument}" for argument, kind in arguments.items())
+    tensors = [index for index, kind in enumerate(arguments.values()) if kind == "Tensor"]
+    torch.library.define(forward_name, f"({schema}) -> Tensor")
+    torch.library.define(backward_name, f"(Tensor grad, {schema}) -> Tensor[]")
 
-    @torch.library.impl(forward_name, "cpu")
-    def forward(*inputs: torch.Tensor) -> torch.Tensor:
-        return importlib.import_module(f"{package}.cpu").forward(*inputs)
+    def implementation(device: torch.device, function: str) -> tuple[Callable[..., Any], bool]:
+        on_cpu = choose_backend(device) == "cpu"
+        module = importlib.import_module(f"{package}.{'cpu' if on_cpu else 'triton'}")
+        return getattr(module, prefix + function), on_cpu
 
-    @torch.library.impl(backward_name, "cpu")
-    def backward(grad: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        return importlib.import_module(f"{package}.cpu").backward(grad, *inputs)
+    @torch.library.impl(forward_name, ("cpu", "cuda"))
+    def forward(*inputs: Any) -> torch.Tensor:
+        function, on_cpu = implementation(inputs[0].device, "forward")
+        return run_in_float32(function, *inputs) if on_cpu else function(*inputs)
+
+    @torch.library.impl(backward_name, ("cpu", "cuda"))
+    def backward(grad: torch.Tensor, *inputs: Any) -> list[torch.Tensor]:
+        function, on_cpu = implementation(grad.device, "backward")
+        if not on_cpu:
+            return function(grad, *inputs)
+        gradients = function(*widen((grad, *inputs)))
+        return [gradient.to(value.dtype) for gradient, value in zip(gradients, inputs, strict=False)]
 
     @torch.library.register_fake(forward_name)
-    def forward_fake(*inputs: torch.Tensor) -> torch.Tensor:
+    def forward_fake(*inputs: Any) -> torch.Tensor:
         return inputs[0].new_empty(output_shape(*inputs))
 
     @torch.library.register_fake(backward_name)
-    def backward_fake(grad: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        return [tensor.new_empty(tensor.shape) for tensor in inputs]
+    def backward_fake(grad: torch.Tensor, *inputs: Any) -> list[torch.Tensor]:
+        return [tensor.new_empty(tensor.shape) for tensor in inputs[:differentiable]]
 
     operators = torch.ops.dynamicvis
 
-    def save_inputs(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*(inputs[index] for index in tensors))
+        ctx.others = [None if index in tensors else value for index, value in enumerate(inputs)]
 
-    def gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(getattr(operators, f"{name}_backward")(grad, *ctx.saved_tensors))
+    def gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs = list(ctx.others)
+        for index, tensor in zip(tensors, ctx.saved_tensors, strict=True):
+            inputs[index] = tensor
+        gradients = getattr(operators, f"{name}_backward")(grad, *inputs)
+        return (*gradients, *[None] * (len(inputs) - differentiable))
 
     torch.library.register_autograd(forward_name, gradient, setup_context=save_inputs)
     return getattr(operators, name).default

@@ -6,6 +6,7 @@ vectoriser. Addresses are plain int64; offsets are bytes. Fused multiply-add is 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +33,15 @@ def _atanh_ratio(square: np.ndarray) -> np.ndarray:
     return np.where(square > 1e-12, np.arctanh(root) / root, 1.0)
 
 
-# Degrees at which the fit's error is below one unit in the last place of the type.
-_EXP2_SINGLE, _EXP2_DOUBLE = (_fit(np.exp2, degree, -0.5, 0.5) for degree in (6, 12))
+def _exp2_slope(exponent: np.ndarray) -> np.ndarray:
+    safe = np.where(exponent == 0, 1.0, exponent)
+    return np.where(exponent == 0, math.log(2), np.expm1(safe * math.log(2)) / safe)
+
+
+# In float32 an error of at most 2e-7, which vanishes towards zero: the slow decays there are the ones that compound.
+# Taylor's series for float64, since the fit itself is computed in float64.
+_EXP2_SINGLE = [1.0, *_fit(_exp2_slope, 4, -0.5, 0.5)]
+_EXP2_DOUBLE = [math.log(2) ** k / math.factorial(k) for k in range(13)]
 _ATANH_SINGLE, _ATANH_DOUBLE = (_fit(_atanh_ratio, degree, 0.0, 1.0 / 9.0) for degree in (4, 12))
 LOG2_E = 1.4426950408889634
 
@@ -196,6 +204,17 @@ def _store_first(typing_context, address, width, value):
 
 
 @intrinsic
+def first_lanes(typing_context, value, width):
+    """The first ``width`` lanes, the others zero."""
+
+    def generate(context, builder, sig, args):
+        mask = _lane_mask(builder, args[1], value.lanes)
+        return builder.select(mask, args[0], _constant(args[0].type, 0.0))
+
+    return value(value, types.int64), generate
+
+
+@intrinsic
 def load_scalar(typing_context, address, like):
     """The float at ``address``, of the type of ``like``."""
 
@@ -203,6 +222,21 @@ def load_scalar(typing_context, address, like):
         return builder.load(builder.inttoptr(args[0], _ir_scalar(like).as_pointer()))
 
     return like(address, like), generate
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Ask for the cache line at ``address``, which need not be mapped."""
+
+    def generate(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        integer = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, integer(0), integer(3), integer(1)])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
 
 
 @intrinsic
@@ -230,9 +264,7 @@ def total(typing_context, value):
     return value.scalar(value), generate
 
 
-@intrinsic
-def exp2(typing_context, value):
-    """2**value. Out-of-range lanes saturate at the smallest and largest normal power of two; NaN stays NaN."""
+def _generate_exp2(value: Vector, clamp_above: bool) -> Callable[..., ir.Value]:
     single = value.scalar == types.float32
     low, high, mantissa = (-126.0, 127.0, 23) if single else (-1022.0, 1023.0, 52)
     coefficients = _EXP2_SINGLE if single else _EXP2_DOUBLE
@@ -240,7 +272,7 @@ def exp2(typing_context, value):
     def generate(context, builder, sig, args):
         type_, integers = _ir_type(value), _ir_integer(value)
         x = args[0]
-        for bound, comparison in ((low, "<"), (high, ">")):
+        for bound, comparison in ((low, "<"), (high, ">"))[: 2 if clamp_above else 1]:
             limit = _constant(type_, bound)
             x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
         name = f"llvm.rint.v{value.lanes}f{value.scalar.bitwidth}"
@@ -251,7 +283,19 @@ def exp2(typing_context, value):
         exponent = builder.shl(builder.fptosi(whole, integers), _constant(integers, mantissa))
         return builder.bitcast(builder.add(builder.bitcast(power, integers), exponent), type_)
 
-    return value(value), generate
+    return generate
+
+
+@intrinsic
+def exp2(typing_context, value):
+    """2**value. Out-of-range lanes saturate at the smallest and largest normal power of two; NaN stays NaN."""
+    return value(value), _generate_exp2(value, clamp_above=True)
+
+
+@intrinsic
+def exp2_nonpositive(typing_context, value):
+    """2**value for lanes that are at most zero, or NaN; lanes too small saturate as in `exp2`."""
+    return value(value), _generate_exp2(value, clamp_above=False)
 
 
 @intrinsic
@@ -313,7 +357,7 @@ def store(address, width, value):
 
 @njit(forceinline=True)
 def _exp_negative_magnitude(value):
-    return exp2(_negative_magnitude(value) * LOG2_E)
+    return exp2_nonpositive(_negative_magnitude(value) * LOG2_E)
 
 
 @njit(forceinline=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import subprocess
+import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from dynamicvis_kernels import _backend, _parallel, causal_conv_silu
 from dynamicvis_kernels.causal_conv import naive
+from dynamicvis_kernels.selective_scan import mamba_ssm
+from dynamicvis_kernels.selective_scan import naive as naive_scan
 
 X, WEIGHT, BIAS = (
     torch.randn(*shape, generator=torch.Generator().manual_seed(0)) for shape in ((1, 9, 8), (8, 4), (8,))
@@ -32,9 +38,100 @@ def test_environment_forces_the_naive_version(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_forced_backend_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DYNAMICVIS_BACKEND", "triton")
-    with pytest.raises(ValueError, match=r"DYNAMICVIS_BACKEND=triton has no kernel .* available there: naive, cpu"):
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", "mamba_ssm")
+    with pytest.raises(ValueError, match=r"DYNAMICVIS_BACKEND=mamba_ssm has no kernel .* available there: naive, cpu"):
         causal_conv_silu(X, WEIGHT, BIAS)
+
+
+def test_triton_on_the_cpu_needs_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    _backend._choose.cache_clear()
+    message = r"DYNAMICVIS_BACKEND=triton has no kernel .* TRITON_INTERPRET=1 .*; available there: naive, cpu$"
+    with pytest.raises(ValueError, match=message):
+        causal_conv_silu(X, WEIGHT, BIAS)
+
+
+@pytest.mark.parametrize(
+    ("installed", "forced", "expected"),
+    [
+        ({"triton": True, "mamba_ssm": False}, None, "triton"),
+        ({"triton": True, "mamba_ssm": True}, None, "triton"),
+        ({"triton": True, "mamba_ssm": True}, "mamba_ssm", "mamba_ssm"),
+        ({"triton": False, "mamba_ssm": False}, "naive", "naive"),
+        ({"triton": False, "mamba_ssm": False}, None, "install triton, move the model"),
+        ({"triton": True, "mamba_ssm": False}, "mamba_ssm", "available there: naive, triton$"),
+        ({"triton": True, "mamba_ssm": True}, "cpu", "available there: naive, triton, mamba_ssm$"),
+    ],
+)
+def test_choice_on_a_gpu(
+    installed: dict[str, bool], forced: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backend, "_INSTALLED", installed)
+    monkeypatch.delenv("DYNAMICVIS_BACKEND", raising=False)
+    if forced:
+        monkeypatch.setenv("DYNAMICVIS_BACKEND", forced)
+    _backend._choose.cache_clear()
+    try:
+        if " " in expected:
+            with pytest.raises(ValueError, match=expected):
+                _backend.choose_backend(torch.device("cuda"))
+        else:
+            assert _backend.choose_backend(torch.device("cuda")) == expected
+    finally:
+        _backend._choose.cache_clear()
+
+
+def test_mamba_ssm_is_called_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the signature and layout of mamba_ssm's function gives the numbers of the naive version."""
+
+    def selective_scan_fn(
+        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
+    ):
+        assert u.shape == delta.shape == (2, 6, 9)
+        assert B.shape == C.shape == (2, 3, 9)
+        assert z is None
+        assert delta_softplus
+        assert not return_last_state
+        assert A.dtype == D.dtype == delta_bias.dtype == torch.float32
+        assert all(tensor.stride(-1) == 1 for tensor in (u, delta, B, C))
+        step = torch.nn.functional.softplus(delta.float() + delta_bias[:, None])
+        state, outputs = torch.zeros(2, 6, 3), []
+        for t in range(9):
+            drive = (step[:, :, t] * u[:, :, t])[..., None] * B[:, None, :, t]
+            state = (step[:, :, t, None] * A).exp() * state + drive
+            outputs.append((state * C[:, None, :, t]).sum(-1) + D * u[:, :, t])
+        return torch.stack(outputs, -1).to(u.dtype)
+
+    interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_fn = selective_scan_fn
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    normal = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    inputs = [
+        *(normal(2, 2, 9, 6), normal(2, 2, 9, 6), -normal(6, 3).exp(), normal(2, 2, 9, 3), normal(2, 2, 9, 3)),
+        *(normal(6), normal(2, 9, 6), normal(6)),
+    ]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    actual, expected = mamba_ssm.selective_scan(*inputs), naive_scan.selective_scan(*inputs)
+    torch.testing.assert_close(actual, expected)
+    grad = normal(actual.shape)
+    for one, other in zip(*(torch.autograd.grad(y, inputs, grad) for y in (actual, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_triton_is_imported_by_its_first_kernel_only() -> None:
+    code = (
+        "import sys, torch, dynamicvis_kernels as k\n"
+        "assert 'triton' not in sys.modules\n"
+        "k.gather_tokens(torch.randn(1, 3, 4), torch.tensor([[1]]))\n"
+        "k.causal_conv_silu(torch.randn(1, 3, 4), torch.randn(4, 2), torch.randn(4))\n"
+        "assert 'triton' not in sys.modules\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
 
 
 def test_device_without_kernel() -> None:

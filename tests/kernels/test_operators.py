@@ -10,6 +10,7 @@ import pytest
 import torch
 from dynamicvis_kernels.causal_conv import naive as naive_conv
 from dynamicvis_kernels.selective_scan import naive as naive_scan
+from dynamicvis_kernels.token_routing import naive as naive_routing
 from torch.nn import functional as F
 
 Operator = Callable[..., torch.Tensor]
@@ -197,6 +198,7 @@ def test_number_of_threads_does_not_change_a_bit() -> None:
         (0, lambda x: x[0], r"u must have shape \(2, 3, 4, 8\), got \(3, 4, 8\)"),
         (2, lambda x: x[:5], r"A must have shape \(8, 16\), got \(5, 16\)"),
         (3, lambda x: x.double(), "B must be torch.float32 on cpu like u, got torch.float64"),
+        (5, lambda x: x.bfloat16(), "D must be torch.float32 on cpu like u, got torch.bfloat16"),
         (6, lambda x: x[0], "z must have 3 dimensions"),
     ],
 )
@@ -211,5 +213,124 @@ def test_convolution_names_the_wrong_argument() -> None:
     x, weight, bias = conv_inputs(4, 8, torch.float32)
     with pytest.raises(ValueError, match=r"weight must have shape \(8, 4\), got \(6, 4\)"):
         dynamicvis_kernels.causal_conv_silu(x, weight[:6], bias)
-    with pytest.raises(ValueError, match=r"x must be float32 or float64, got torch.float16"):
-        dynamicvis_kernels.causal_conv_silu(x.half(), weight.half(), bias.half())
+    with pytest.raises(
+        ValueError, match=r"weight must be torch.float16 or torch.float32 on cpu like x, got .*bfloat16"
+    ):
+        dynamicvis_kernels.causal_conv_silu(x.half(), weight.bfloat16(), bias)
+    with pytest.raises(ValueError, match=r"x must be one of float32, float64, .* on cpu kernels, got torch.int64"):
+        dynamicvis_kernels.causal_conv_silu(x.long(), weight, bias)
+
+
+@pytest.mark.parametrize("backend", ["naive", "cpu"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_low_precision_is_storage_only(
+    name: str, dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-precision sequences beside float32 parameters give float32's numbers, rounded once."""
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", backend)
+    operator, naive, make_inputs = OPERATORS[name]
+    sequences = {"selective_scan": (0, 1, 3, 4, 6), "causal_conv_silu": (0,)}[name]
+    inputs = [
+        tensor.to(dtype) if index in sequences else tensor
+        for index, tensor in enumerate(make_inputs(17, 24, torch.float32))
+    ]
+    actual = results(operator, inputs)
+    wide = [tensor.double().requires_grad_() for tensor in inputs]
+    output = naive(*wide)
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=dtype).double()
+    expected = [output.detach(), *torch.autograd.grad(output, wide, grad)]
+    assert [tensor.dtype for tensor in actual] == [dtype, *(tensor.dtype for tensor in inputs)]
+    for one, other in zip(actual, expected, strict=True):
+        error, magnitude = (one.double() - other).abs().max(), other.abs().max()
+        assert error <= (torch.finfo(one.dtype).eps + tolerance(torch.float32, 17)) * magnitude
+
+
+@pytest.mark.parametrize("backend", ["naive", "cpu"])
+def test_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences of different types are promoted, and nothing inside runs in the low type."""
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", backend)
+    u, delta, *others = scan_inputs(17, 24, torch.float32)
+    with pytest.raises(ValueError, match=r"delta must be torch\.float32"):
+        dynamicvis_kernels.selective_scan(u, delta.bfloat16(), *others)
+    rounded = delta.bfloat16()
+    expected = dynamicvis_kernels.selective_scan(u, rounded.float(), *others)
+    conv = conv_inputs(17, 24, torch.float32)
+    convolved = dynamicvis_kernels.causal_conv_silu(*conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(dynamicvis_kernels.selective_scan(u, rounded, *others), expected)
+        assert torch.equal(dynamicvis_kernels.causal_conv_silu(*conv), convolved)
+    tokens, mixed, weights, indices = routing_inputs()
+    low = [mixed.bfloat16(), weights.bfloat16()]
+    expected = dynamicvis_kernels.scatter_tokens(tokens, *(tensor.float() for tensor in low), indices)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(dynamicvis_kernels.scatter_tokens(tokens, *low, indices), expected)
+
+
+def routing_inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    tokens, mixed, weights = (
+        torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((2, 70, 24), (2, 9, 24), (2, 70))
+    )
+    indices = torch.stack([torch.randperm(70, generator=generator)[:9] for _ in range(2)])
+    return tokens, mixed, weights, indices
+
+
+@pytest.mark.parametrize("residual", ["softmax", "identity"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_routing_by_its_definition(dtype: torch.dtype, residual: str) -> None:
+    """Token by token, differentiable and not, into new memory and in place."""
+    tokens, mixed, weights, indices = routing_inputs(dtype)
+    wide = tokens.double()
+    expected = wide * (1 + weights.double()[..., None]) if residual == "softmax" else wide.clone()
+    for b in range(2):
+        for k, n in enumerate(indices[b].tolist()):
+            expected[b, n] = wide[b, n] + weights[b, n].double() * mixed[b, k].double()
+    bound = {"rtol": torch.finfo(dtype).eps, "atol": 8 * torch.finfo(dtype).eps}
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            scattered = dynamicvis_kernels.scatter_tokens(tokens, mixed, weights, indices, residual)
+            gathered = dynamicvis_kernels.gather_tokens(tokens, indices)
+        torch.testing.assert_close(scattered.double(), expected, **bound)
+        assert torch.equal(gathered, torch.stack([tokens[b, indices[b]] for b in range(2)]))
+    with torch.no_grad():
+        wider = torch.cat([tokens, tokens], -1)
+        view = wider[..., :24]
+        assert dynamicvis_kernels.scatter_tokens_(view, mixed, weights, indices, residual) is view
+    torch.testing.assert_close(view.double(), expected, **bound)
+    assert torch.equal(wider[..., 24:], tokens)
+
+
+@pytest.mark.parametrize("residual", ["softmax", "identity"])
+def test_naive_routing_gradients_by_finite_differences(residual: str) -> None:
+    tokens, mixed, weights, indices = routing_inputs(torch.float64)
+    inputs = [tensor[..., :3].clone() for tensor in (tokens[:, :70], mixed)] + [weights.clone()]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    assert torch.autograd.gradcheck(lambda *values: naive_routing.scatter_tokens(*values, indices, residual), inputs)
+
+
+@pytest.mark.parametrize(
+    ("position", "change", "message"),
+    [
+        (0, lambda x: x[0], "tokens must have 3 dimensions"),
+        (1, lambda x: x[:, :5], r"mixed must have shape \(2, 9, 24\), got \(2, 5, 24\)"),
+        (2, lambda x: x[:, :, None], r"weights must have shape \(2, 70\), got \(2, 70, 1\)"),
+        (3, lambda x: x.int(), "indices must be torch.int64 on cpu for 2 batch elements, got torch.int32"),
+        (3, lambda x: x[:1], "indices must be torch.int64 on cpu for 2 batch elements, got .* for 1"),
+        (3, lambda x: x + 70, r"indices must lie in \[0, 70\), got \d+ to 1\d\d"),
+        (3, lambda x: x - 70, r"indices must lie in \[0, 70\), got -\d+ to -\d"),
+    ],
+)
+def test_routing_names_the_wrong_argument(position: int, change: Callable, message: str) -> None:
+    inputs = list(routing_inputs())
+    inputs[position] = change(inputs[position])
+    with pytest.raises(ValueError, match=message):
+        dynamicvis_kernels.scatter_tokens(*inputs)
+    if position in (0, 3):
+        with pytest.raises(ValueError, match=message):
+            dynamicvis_kernels.gather_tokens(inputs[0], inputs[3])
+
+
+def test_unknown_residual() -> None:
+    with pytest.raises(ValueError, match="residual must be one of softmax, identity, got 'sum'"):
+        dynamicvis_kernels.scatter_tokens(*routing_inputs(), "sum")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels._backend import check_tensors, choose_backend
+from dynamicvis_kernels._backend import check_tensors, choose_backend, promote_under_autocast, run_in_float32
 from dynamicvis_kernels._registration import register_operator
 from dynamicvis_kernels.causal_conv import naive
 
 __all__ = ["causal_conv_silu"]
 
 _compiled = register_operator(
-    "causal_conv_silu", ("x", "weight", "bias"), __name__, lambda x, weight, bias: (2, *x.shape)
+    "causal_conv_silu",
+    __name__,
+    dict.fromkeys(("x", "weight", "bias"), "Tensor"),
+    lambda x, weight, bias: (2, *x.shape),
+    differentiable=3,
 )
 
 
@@ -23,13 +27,17 @@ def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
     the reversed sequence, stored in the order of the sequence. Beyond the ends x is zero. Differentiable in every
     argument.
 
+    x is float32, float16, bfloat16, or, except in Triton, float64. Beside float16 and bfloat16, weight and bias may
+    each be float32. All arithmetic is float32 or wider whatever the types. Under `torch.autocast`, weight and bias are
+    first promoted to a type that holds that of x.
+
     Args:
         x: (batch, length, channels).
         weight: (channels, width).
         bias: (channels,).
 
     Returns:
-        (2, batch, length, channels), contiguous.
+        (2, batch, length, channels), contiguous, of the type of x.
 
     Raises:
         ValueError: a shape, dtype or device does not fit, or no kernel runs on the device.
@@ -41,11 +49,15 @@ def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
             "causal_conv_silu: x must have 3 dimensions (batch, length, channels) and weight 2 (channels, width), "
             f"got {x.ndim} and {weight.ndim}"
         )
+    backend = choose_backend(x.device)
+    x, weight, bias = promote_under_autocast([x], [weight, bias])
     channels = x.shape[2]
     check_tensors(
         "causal_conv_silu",
-        {"x": (x, tuple(x.shape)), "weight": (weight, (channels, weight.shape[1])), "bias": (bias, (channels,))},
+        backend,
+        {"x": (x, tuple(x.shape))},
+        {"weight": (weight, (channels, weight.shape[1])), "bias": (bias, (channels,))},
     )
-    if choose_backend(x.device) == "naive":
-        return naive.causal_conv_silu(x, weight, bias)
+    if backend == "naive":
+        return run_in_float32(naive.causal_conv_silu, x, weight, bias)
     return _compiled(x, weight, bias)

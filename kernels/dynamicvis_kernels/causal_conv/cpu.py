@@ -25,7 +25,14 @@ _ROWS = 32  # rows of one forward task: with its neighbours it fits the second-l
 
 _LENGTH, _CHANNELS, _WIDTH, _WEIGHT, _BIAS = range(HEADER, HEADER + 5)
 _X, _OUT, _GRAD_X = range(HEADER + 5, HEADER + 5 + 3 * SEQUENCE, SEQUENCE)
+_BEGIN, _END, _FIRST, _LAST = range(_GRAD_X, _GRAD_X + 4)
 _GRAD_WEIGHT, _GRAD_BIAS, _SCRATCH, _SCRATCH_SLOT = range(_GRAD_X + SEQUENCE, _GRAD_X + SEQUENCE + 4)
+
+
+@njit(forceinline=True, error_model="numpy")
+def _first_tap(t, direction, length, width):
+    """The first tap that lies inside the sequence; all later ones do too."""
+    return max(0, t + width - length if direction else width - 1 - t)
 
 
 @njit(forceinline=True, error_model="numpy")
@@ -34,29 +41,26 @@ def _convolve(p, x, t, direction, block, active, like):
     length, width = load_parameter(p, _LENGTH), load_parameter(p, _WIDTH)
     weight = load_parameter(p, _WEIGHT) + block * width * BYTES
     value = load(load_parameter(p, _BIAS) + block * BYTES, lane_count(like), like)
-    for k in range(width):
-        reach = width - 1 - k
-        s = t + reach if direction else t - reach
-        if 0 <= s < length:
-            value = value + load(weight + k * BYTES, lane_count(like), like) * load(
-                x + s * row_stride(p, _X), active, like
-            )
+    step = -row_stride(p, _X) if direction else row_stride(p, _X)
+    farthest = x + t * row_stride(p, _X) - (width - 1) * step
+    for k in range(_first_tap(t, direction, length, width), width):
+        value = value + load(weight + k * BYTES, lane_count(like), like) * load(farthest + k * step, active, like)
     return value
 
 
 @njit(error_model="numpy")
 def _forward_task(p, task, slot, like):
     lanes = lane_count(like)
-    length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
-    parts = (length + _ROWS - 1) // _ROWS
-    batch, part = task // parts, task % parts
-    for t in range(part * _ROWS, min((part + 1) * _ROWS, length)):
+    channels, begin, end = load_parameter(p, _CHANNELS), load_parameter(p, _BEGIN), load_parameter(p, _END)
+    parts = (end - begin + _ROWS - 1) // _ROWS
+    batch, start = task // parts, begin + (task % parts) * _ROWS
+    for t in range(start, min(start + _ROWS, end)):
         for block in range((channels + lanes - 1) // lanes):
             lane, active = block * BYTES, min(lanes, channels - block * lanes)
             x = sequence_start(p, _X, 0, batch) + lane
-            for direction in range(2):
+            for direction in range(load_parameter(p, _FIRST), load_parameter(p, _LAST)):
                 value = _convolve(p, x, t, direction, block, active, like)
-                out = sequence_start(p, _OUT, direction, batch) + lane + t * row_stride(p, _OUT)
+                out = sequence_start(p, _OUT, direction, batch) + lane + (t - begin) * row_stride(p, _OUT)
                 store(out, active, value * sigmoid(value))
 
 
@@ -83,13 +87,11 @@ def _backward_task(p, task, slot, like):
             inner = load(grad_out + t * row_stride(p, _OUT), active, like) * slope
             store(grad_inner + (direction * length + t) * BYTES, lanes, inner)
             grad_bias = grad_bias + inner
-            for k in range(width):
-                reach = width - 1 - k
-                s = t + reach if direction else t - reach
-                if 0 <= s < length:
-                    gradient = load(grad_weight + k * BYTES, lanes, like)
-                    gradient = gradient + inner * load(x + s * row_stride(p, _X), active, like)
-                    store(grad_weight + k * BYTES, lanes, gradient)
+            for k in range(_first_tap(t, direction, length, width), width):
+                s = t + width - 1 - k if direction else t - (width - 1 - k)
+                gradient = load(grad_weight + k * BYTES, lanes, like)
+                gradient = gradient + inner * load(x + s * row_stride(p, _X), active, like)
+                store(grad_weight + k * BYTES, lanes, gradient)
     store(load_parameter(p, _GRAD_BIAS) + task * BYTES, lanes, grad_bias)
     grad_x = sequence_start(p, _GRAD_X, 0, batch) + lane
     for t in range(length):
@@ -124,22 +126,41 @@ _FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}
 _BACKWARD = {torch.float32: _backward_float32, torch.float64: _backward_float64}
 
 
-def _blocked_parameters(weight: torch.Tensor, bias: torch.Tensor, lanes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def blocked_taps(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight as (blocks, width, lanes) and bias as (blocks, lanes), missing channels zero."""
+    lanes = BYTES // bias.element_size()
     missing = -len(bias) % lanes
     padded = F.pad(weight, (0, 0, 0, missing)).view(-1, lanes, weight.shape[1])
     return padded.transpose(1, 2).contiguous(), F.pad(bias, (0, missing)).view(-1, lanes)
 
 
+def convolve_rows(
+    x: torch.Tensor,
+    taps: torch.Tensor,
+    offsets: torch.Tensor,
+    out: torch.Tensor,
+    rows: tuple[int, int],
+    directions: tuple[int, int],
+) -> None:
+    """Convolution and SiLU of a run of rows.
+
+    Args:
+        x: (batch, length, channels), the whole sequence.
+        taps, offsets: from `blocked_taps`.
+        out: ([2,] batch, run, channels); without directions, all directions write the same memory.
+        rows: first row of the run, and one beyond its last.
+        directions: first direction, and one beyond the last.
+    """
+    batch, length, channels = x.shape
+    parameters = [length, channels, taps.shape[1], taps.data_ptr(), offsets.data_ptr()]
+    parameters += [*describe_sequence(x), *describe_sequence(out), *rows, *directions]
+    run(_FORWARD[x.dtype], batch * -(-(rows[1] - rows[0]) // _ROWS), parameters)
+
+
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """See `dynamicvis_kernels.causal_conv_silu`."""
-    batch, length, channels = x.shape
-    x = row_contiguous(x)
-    taps, offsets = _blocked_parameters(weight, bias, BYTES // x.element_size())
-    out = torch.empty(2, batch, length, channels, dtype=x.dtype)
-    parameters = [length, channels, weight.shape[1], taps.data_ptr(), offsets.data_ptr()]
-    parameters += [*describe_sequence(x), *describe_sequence(out)]
-    run(_FORWARD[x.dtype], batch * -(-length // _ROWS), parameters)
+    out = torch.empty(2, *x.shape, dtype=x.dtype)
+    convolve_rows(row_contiguous(x), *blocked_taps(weight, bias), out, (0, x.shape[1]), (0, 2))
     return out
 
 
@@ -149,7 +170,7 @@ def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: to
     width = weight.shape[1]
     lanes = BYTES // x.element_size()
     x, grad = row_contiguous(x), row_contiguous(grad)
-    taps, offsets = _blocked_parameters(weight, bias, lanes)
+    taps, offsets = blocked_taps(weight, bias)
     tasks = batch * len(taps)
     grad_x = torch.empty(x.shape, dtype=x.dtype)
     grad_weight = torch.empty(batch, *taps.shape, dtype=x.dtype)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels._backend import check_tensors, choose_backend
+from dynamicvis_kernels._backend import check_tensors, choose_backend, promote_under_autocast, run_in_float32
 from dynamicvis_kernels._registration import register_operator
-from dynamicvis_kernels.selective_scan import naive
+from dynamicvis_kernels.selective_scan import mamba_ssm, naive
 
 __all__ = ["selective_scan"]
 
 _compiled = register_operator(
     "selective_scan",
-    ("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
     __name__,
+    dict.fromkeys(("u", "delta", "A", "B", "C", "D", "z", "delta_bias"), "Tensor"),
     lambda u, delta, A, B, C, D, z, delta_bias: z.shape,
+    differentiable=8,
 )
 
 
@@ -35,6 +36,11 @@ def selective_scan(
     leading dimension runs from the first position to the last, index 1 from the last to the first; both are stored
     in the order of the sequence, so that nothing is ever flipped. Differentiable in every argument.
 
+    u, delta, B, C and z share one type: float32, float16, bfloat16, or, except in Triton, float64. Beside float16 and
+    bfloat16, A, D and delta_bias may each be float32. States, step sizes and all arithmetic are float32 or wider
+    whatever the types. Under `torch.autocast`, u, delta, B, C and z are first promoted to the widest of their types,
+    and A, D and delta_bias to a type that holds it.
+
     Args:
         u: input, (2, batch, length, channels).
         delta: step size before bias and softplus, (2, batch, length, channels).
@@ -46,7 +52,7 @@ def selective_scan(
         delta_bias: (channels,).
 
     Returns:
-        (batch, length, channels), contiguous.
+        (batch, length, channels), contiguous, of the type of u.
 
     Raises:
         ValueError: a shape, dtype or device does not fit, or no kernel runs on the device.
@@ -58,21 +64,24 @@ def selective_scan(
             "selective_scan: z must have 3 dimensions (batch, length, channels) and A 2 (channels, states), "
             f"got {z.ndim} and {A.ndim}"
         )
+    backend = choose_backend(u.device)
+    u, delta, B, C, z, A, D, delta_bias = promote_under_autocast([u, delta, B, C, z], [A, D, delta_bias])
     sequence, states = tuple(z.shape), A.shape[1]
     channels = sequence[2]
     check_tensors(
         "selective_scan",
+        backend,
         {
             "u": (u, (2, *sequence)),
             "delta": (delta, (2, *sequence)),
-            "A": (A, (channels, states)),
             "B": (B, (2, *sequence[:2], states)),
             "C": (C, (2, *sequence[:2], states)),
-            "D": (D, (channels,)),
             "z": (z, sequence),
-            "delta_bias": (delta_bias, (channels,)),
         },
+        {"A": (A, (channels, states)), "D": (D, (channels,)), "delta_bias": (delta_bias, (channels,))},
     )
-    if choose_backend(u.device) == "naive":
-        return naive.selective_scan(u, delta, A, B, C, D, z, delta_bias)
+    if backend == "naive":
+        return run_in_float32(naive.selective_scan, u, delta, A, B, C, D, z, delta_bias)
+    if backend == "mamba_ssm":
+        return mamba_ssm.selective_scan(u, delta, A, B, C, D, z, delta_bias)
     return _compiled(u, delta, A, B, C, D, z, delta_bias)

@@ -1,7 +1,9 @@
-"""The selective scan on the CPU: one task scans a block of channels, as wide as a vector, in both directions.
+"""The selective scan on the CPU: one task scans a group of channel blocks, each as wide as a vector.
 
-The states of a block stay in the first-level cache for the whole sequence. The gradient recomputes them chunk by chunk
-from states kept at the chunks' starts, so its memory grows with length / chunk, not with length x states.
+A task walks the sequence in chunks. Rows are read and written side by side for the whole group, so that every access to
+memory is a run of neighbouring cache lines; in between, each block scans its chunk with steps and states in the first-
+and second-level caches. The gradient recomputes the states chunk by chunk from states kept at the chunks' starts, so
+its memory grows with length / chunk, not with length x states.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from dynamicvis_kernels._simd import (
     BYTES,
     LOG2_E,
     exp2,
+    exp2_nonpositive,
     lane_count,
     load,
     load_scalar,
+    prefetch,
     sigmoid,
     softplus,
     splat,
@@ -38,49 +42,135 @@ from dynamicvis_kernels._simd import (
     total,
 )
 
-_CHUNK = 32  # states and decays of a chunk take 64 KiB at 16 states: within any second-level cache
+_ROWS = 64  # rows of a forward chunk
+_GROUP = 8  # channel blocks of a forward task: its chunk's steps, inputs and outputs take 64 KiB
+_AHEAD = 8  # rows that a memory access is announced in advance
+_CHUNK = 32  # rows of a backward chunk: its states and decays take 64 KiB at 16 states
 
 _LENGTH, _CHANNELS, _STATES, _SCRATCH, _SCRATCH_SLOT, _A, _D, _BIAS = range(HEADER, HEADER + 8)
 _U, _DELTA, _B, _C, _Z, _OUT = range(HEADER + 8, HEADER + 8 + 6 * SEQUENCE, SEQUENCE)
+_BLOCKS, _FIRST, _LAST, _STATE, _CONTINUE, _DECAYING, _RANK, _PROJECTION = range(_OUT + SEQUENCE, _OUT + SEQUENCE + 8)
 _GRAD_U, _GRAD_DELTA, _GRAD_Z, _GRAD_B, _GRAD_C = range(_OUT + SEQUENCE, _OUT + 6 * SEQUENCE, SEQUENCE)
 _GRAD_BC_BLOCK, _GRAD_A, _GRAD_D, _GRAD_BIAS = range(_GRAD_C + SEQUENCE, _GRAD_C + SEQUENCE + 4)
 
 
+@njit(forceinline=True, error_model="numpy")
+def _step(p, d, dx, b_t, c_t, rates, state, decays, like):
+    """Advance the states of one block by one position; returns the output without the skip connection."""
+    lanes, scalar = lane_count(like), BYTES // lane_count(like)
+    states = load_parameter(p, _STATES)
+    # A loop of its own for the exponentials, without clamp above where no rate is positive: both shorten the chain of
+    # dependent instructions that bounds the speed.
+    if load_parameter(p, _DECAYING):
+        for n in range(states):
+            store(decays + n * BYTES, lanes, exp2_nonpositive(d * load(rates + n * BYTES, lanes, like)))
+    else:
+        for n in range(states):
+            store(decays + n * BYTES, lanes, exp2(d * load(rates + n * BYTES, lanes, like)))
+    y = splat(0.0, like)
+    for n in range(states):
+        h = load(decays + n * BYTES, lanes, like) * load(state + n * BYTES, lanes, like)
+        h = h + dx * load_scalar(b_t + n * scalar, like)
+        store(state + n * BYTES, lanes, h)
+        y = y + h * load_scalar(c_t + n * scalar, like)
+    return y
+
+
+@njit(error_model="numpy")
+def _project_rows(low_rank, stride, rows, weight, rank, steps, like):
+    """Raw steps of one block from their low-rank form; four rows at once share each load of a weight."""
+    lanes, scalar = lane_count(like), BYTES // lane_count(like)
+    for i in range(0, rows, 4):
+        # Beyond the last row it is computed again, into rows of the scratch that nobody reads.
+        row0 = low_rank + i * stride
+        row1 = low_rank + min(i + 1, rows - 1) * stride
+        row2 = low_rank + min(i + 2, rows - 1) * stride
+        row3 = low_rank + min(i + 3, rows - 1) * stride
+        v0 = splat(0.0, like)
+        v1, v2, v3 = v0, v0, v0
+        for r in range(rank):
+            w = load(weight + r * BYTES, lanes, like)
+            v0 = v0 + w * load_scalar(row0 + r * scalar, like)
+            v1 = v1 + w * load_scalar(row1 + r * scalar, like)
+            v2 = v2 + w * load_scalar(row2 + r * scalar, like)
+            v3 = v3 + w * load_scalar(row3 + r * scalar, like)
+        store(steps + i * BYTES, lanes, v0)
+        store(steps + (i + 1) * BYTES, lanes, v1)
+        store(steps + (i + 2) * BYTES, lanes, v2)
+        store(steps + (i + 3) * BYTES, lanes, v3)
+
+
 @njit(error_model="numpy")
 def _forward_task(p, task, slot, like):
-    lanes, scalar = lane_count(like), BYTES // lane_count(like)
+    lanes = lane_count(like)
     length, channels, states = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS), load_parameter(p, _STATES)
-    blocks = (channels + lanes - 1) // lanes
-    batch, block = task // blocks, task % blocks
-    lane, width = block * BYTES, min(lanes, channels - block * lanes)
-    state = load_parameter(p, _SCRATCH) + slot * load_parameter(p, _SCRATCH_SLOT)
-    rates = load_parameter(p, _A) + block * states * BYTES
-    skip = load(load_parameter(p, _D) + lane, width, like)
-    bias = load(load_parameter(p, _BIAS) + lane, width, like)
+    all_blocks, group = (channels + lanes - 1) // lanes, load_parameter(p, _BLOCKS)
+    groups = (all_blocks + group - 1) // group
+    batch, first_block = task // groups, (task % groups) * group
+    blocks = min(group, all_blocks - first_block)
+    size = states * BYTES
+    steps = load_parameter(p, _SCRATCH) + slot * load_parameter(p, _SCRATCH_SLOT)
+    inputs = steps + group * _ROWS * BYTES
+    decays = inputs + group * _ROWS * BYTES
+    rates = load_parameter(p, _A) + first_block * size
+    state = load_parameter(p, _STATE) + (batch * all_blocks + first_block) * size
+    rank = load_parameter(p, _RANK)
+    skip, bias = load_parameter(p, _D) + first_block * BYTES, load_parameter(p, _BIAS) + first_block * BYTES
+    lane = first_block * BYTES
     z, out = sequence_start(p, _Z, 0, batch) + lane, sequence_start(p, _OUT, 0, batch) + lane
-    for direction in range(2):
+    for direction in range(load_parameter(p, _FIRST), load_parameter(p, _LAST)):
         u = sequence_start(p, _U, direction, batch) + lane
         delta = sequence_start(p, _DELTA, direction, batch) + lane
         b, c = sequence_start(p, _B, direction, batch), sequence_start(p, _C, direction, batch)
-        for n in range(states):
-            store(state + n * BYTES, lanes, splat(0.0, like))
-        for i in range(length):
-            t = length - 1 - i if direction else i
-            x = load(u + t * row_stride(p, _U), width, like)
-            d = softplus(load(delta + t * row_stride(p, _DELTA), width, like) + bias)
-            dx = d * x
-            y = skip * x
-            b_t, c_t = b + t * row_stride(p, _B), c + t * row_stride(p, _C)
-            for n in range(states):
-                decay = exp2(d * load(rates + n * BYTES, lanes, like))
-                h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
-                store(state + n * BYTES, lanes, h)
-                y = y + h * load_scalar(c_t + n * scalar, like)
-            out_t = out + t * row_stride(p, _OUT)
-            if direction:
-                gate = load(z + t * row_stride(p, _Z), width, like)
-                y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
-            store(out_t, width, y)
+        if not load_parameter(p, _CONTINUE):
+            for n in range(blocks * states):
+                store(state + n * BYTES, lanes, splat(0.0, like))
+        for walked in range(0, length, _ROWS):
+            rows = min(_ROWS, length - walked)
+            start = length - walked - rows if direction else walked
+            if rank:
+                low_rank = sequence_start(p, _DELTA, direction, batch) + start * row_stride(p, _DELTA)
+                for k in range(blocks):
+                    weight = load_parameter(p, _PROJECTION) + (first_block + k) * rank * BYTES
+                    _project_rows(low_rank, row_stride(p, _DELTA), rows, weight, rank, steps + k * _ROWS * BYTES, like)
+            for i in range(rows):
+                u_t = u + (start + i) * row_stride(p, _U)
+                delta_t = delta + (start + i) * row_stride(p, _DELTA)
+                for k in range(blocks):
+                    width = min(lanes, channels - (first_block + k) * lanes)
+                    at = (k * _ROWS + i) * BYTES
+                    prefetch(u_t + _AHEAD * row_stride(p, _U) + k * BYTES)
+                    if rank:
+                        raw = load(steps + at, lanes, like)
+                    else:
+                        prefetch(delta_t + _AHEAD * row_stride(p, _DELTA) + k * BYTES)
+                        raw = load(delta_t + k * BYTES, width, like)
+                    d = softplus(raw + load(bias + k * BYTES, width, like))
+                    store(steps + at, lanes, d)
+                    store(inputs + at, lanes, d * load(u_t + k * BYTES, width, like))
+            for k in range(blocks):
+                for j in range(rows):
+                    i = rows - 1 - j if direction else j
+                    at = (k * _ROWS + i) * BYTES
+                    d, dx = load(steps + at, lanes, like), load(inputs + at, lanes, like)
+                    b_t, c_t = b + (start + i) * row_stride(p, _B), c + (start + i) * row_stride(p, _C)
+                    y = _step(p, d, dx, b_t, c_t, rates + k * size, state + k * size, decays, like)
+                    store(inputs + at, lanes, y)
+            for i in range(rows):
+                t = start + i
+                for k in range(blocks):
+                    width = min(lanes, channels - (first_block + k) * lanes)
+                    out_t = out + t * row_stride(p, _OUT) + k * BYTES
+                    prefetch(out_t + _AHEAD * row_stride(p, _OUT))
+                    y = load(inputs + (k * _ROWS + i) * BYTES, lanes, like)
+                    y = y + load(skip + k * BYTES, width, like) * load(
+                        u + t * row_stride(p, _U) + k * BYTES, width, like
+                    )
+                    if direction:
+                        prefetch(z + (t + _AHEAD) * row_stride(p, _Z) + k * BYTES)
+                        gate = load(z + t * row_stride(p, _Z) + k * BYTES, width, like)
+                        y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
+                    store(out_t, width, y)
 
 
 @njit(error_model="numpy")
@@ -212,10 +302,60 @@ _FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}
 _BACKWARD = {torch.float32: _backward_float32, torch.float64: _backward_float64}
 
 
-def _blocked_rates(A: torch.Tensor, lanes: int) -> torch.Tensor:
-    """(channels, states) -> (blocks, states, lanes), in units of log2, missing channels zero."""
-    padded = F.pad(A * LOG2_E, (0, 0, 0, -A.shape[0] % lanes))
-    return padded.view(-1, lanes, A.shape[1]).transpose(1, 2).contiguous()
+def blocked_columns(matrix: torch.Tensor) -> torch.Tensor:
+    """(blocks, columns, lanes) from (channels, columns), missing channels zero."""
+    lanes = BYTES // matrix.element_size()
+    padded = F.pad(matrix, (0, 0, 0, -matrix.shape[0] % lanes))
+    return padded.view(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
+
+
+def blocked_rates(A: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """`blocked_columns` in units of log2; none positive?"""
+    return blocked_columns(A * LOG2_E), bool((A <= 0).all())
+
+
+def scan_rows(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    rates: torch.Tensor,
+    decaying: bool,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    z: torch.Tensor,
+    delta_bias: torch.Tensor,
+    out: torch.Tensor,
+    state: torch.Tensor,
+    directions: tuple[int, int],
+    proceed: bool,
+    projection: torch.Tensor | None = None,
+) -> None:
+    """Scan a run of rows: forwards into ``out``, then backwards, which adds what is in ``out``, halves and gates.
+
+    Args:
+        u, delta, B, C: ([2,] batch, rows, columns); without directions, all directions see the same memory.
+        rates, decaying: from `blocked_rates`.
+        D, delta_bias: (channels,).
+        z, out: (batch, rows, channels).
+        state: (batch, blocks, states, lanes) states before the run; left at those after it.
+        directions: first direction, and one beyond the last.
+        proceed: start from ``state`` instead of zero.
+        projection: (blocks, rank, lanes), turns the ``rank`` columns of ``delta`` into its channels.
+    """
+    batch, rows, channels = z.shape
+    blocks, states, lanes = rates.shape
+    # As many equal groups as the threads can share.
+    threads = thread_count(batch * blocks)
+    groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
+    group = -(-blocks // groups)
+    tasks = batch * -(-blocks // group)
+    scratch = torch.empty(thread_count(tasks), (2 * group * _ROWS + states) * lanes, dtype=z.dtype)
+    parameters = [rows, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
+    parameters += [tensor.data_ptr() for tensor in (rates, D, delta_bias)]
+    parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
+    parameters += [group, *directions, state.data_ptr(), proceed, decaying]
+    parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
+    run(_FORWARD[z.dtype], tasks, parameters)
 
 
 def forward(
@@ -229,19 +369,13 @@ def forward(
     delta_bias: torch.Tensor,
 ) -> torch.Tensor:
     """See `dynamicvis_kernels.selective_scan`."""
-    batch, length, channels = z.shape
-    states = A.shape[1]
     out = torch.empty(z.shape, dtype=z.dtype)
-    lanes = BYTES // z.element_size()
-    rates = _blocked_rates(A, lanes)
-    tasks = batch * rates.shape[0]
-    scratch = torch.empty(thread_count(tasks), states * lanes, dtype=z.dtype)
-    D, delta_bias = D.contiguous(), delta_bias.contiguous()
-    sequences = [row_contiguous(tensor) for tensor in (u, delta, B, C, z)] + [out]
-    parameters = [length, channels, states, scratch.data_ptr(), states * BYTES]
-    parameters += [tensor.data_ptr() for tensor in (rates, D, delta_bias)]
-    parameters += [value for tensor in sequences for value in describe_sequence(tensor)]
-    run(_FORWARD[z.dtype], tasks, parameters)
+    rates, decaying = blocked_rates(A)
+    state = torch.empty(len(z), *rates.shape, dtype=z.dtype)
+    u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))
+    scan_rows(
+        u, delta, rates, decaying, B, C, D.contiguous(), z, delta_bias.contiguous(), out, state, (0, 2), proceed=False
+    )
     return out
 
 
@@ -260,7 +394,7 @@ def backward(
     batch, length, channels = z.shape
     states, dtype = A.shape[1], z.dtype
     lanes = BYTES // z.element_size()
-    rates = _blocked_rates(A, lanes)
+    rates, _ = blocked_rates(A)
     blocks = rates.shape[0]
     tasks = batch * blocks
     slot_vectors = states * (2 + 2 * _CHUNK + max(1, -(-length // _CHUNK)))

@@ -1,0 +1,131 @@
+"""Norms into memory that is already there, for inference on the CPU: large tokens are not held twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+
+from dynamicvis_kernels._parallel import (
+    HEADER,
+    SEQUENCE,
+    describe_sequence,
+    load_parameter,
+    row_stride,
+    run,
+    sequence_start,
+    work,
+)
+from dynamicvis_kernels._simd import BYTES, first_lanes, lane_count, load, load_scalar, splat, store, total
+
+_ROWS = 64  # rows of one task
+
+_LENGTH, _CHANNELS, _WEIGHT, _BIAS, _EPS = range(HEADER, HEADER + 5)
+_TOKENS, _OUT = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
+
+
+@njit(error_model="numpy")
+def _layer_norm_task(p, task, slot, like):
+    lanes = lane_count(like)
+    length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
+    weight, bias = load_parameter(p, _WEIGHT), load_parameter(p, _BIAS)
+    eps = load_scalar(p + _EPS * 8, 0.0)
+    parts = (length + _ROWS - 1) // _ROWS
+    batch, start = task // parts, (task % parts) * _ROWS
+    for t in range(start, min(start + _ROWS, length)):
+        row = sequence_start(p, _TOKENS, 0, batch) + t * row_stride(p, _TOKENS)
+        sums = splat(0.0, like)
+        for c in range(0, channels, lanes):
+            sums = sums + load(row + c // lanes * BYTES, min(lanes, channels - c), like)
+        mean = total(sums) / channels
+        squares = splat(0.0, like)
+        for c in range(0, channels, lanes):
+            width = min(lanes, channels - c)
+            value = first_lanes(load(row + c // lanes * BYTES, width, like) - mean, width)
+            squares = squares + value * value
+        scale = 1.0 / np.sqrt(total(squares) / channels + eps)
+        for c in range(0, channels, lanes):
+            at, width = c // lanes * BYTES, min(lanes, channels - c)
+            value = (load(row + at, width, like) - mean) * scale
+            store(row + at, width, value * load(weight + at, width, like) + load(bias + at, width, like))
+
+
+@njit(error_model="numpy")
+def _rms_norm_task(p, task, slot, like):
+    lanes = lane_count(like)
+    length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
+    weight, eps = load_parameter(p, _WEIGHT), load_scalar(p + _EPS * 8, 0.0)
+    parts = (length + _ROWS - 1) // _ROWS
+    batch, start = task // parts, (task % parts) * _ROWS
+    for t in range(start, min(start + _ROWS, length)):
+        row = sequence_start(p, _TOKENS, 0, batch) + t * row_stride(p, _TOKENS)
+        out = sequence_start(p, _OUT, 0, batch) + t * row_stride(p, _OUT)
+        squares = splat(0.0, like)
+        for c in range(0, channels, lanes):
+            value = load(row + c // lanes * BYTES, min(lanes, channels - c), like)
+            squares = squares + value * value
+        scale = 1.0 / np.sqrt(total(squares) / channels + eps)
+        for c in range(0, channels, lanes):
+            at, width = c // lanes * BYTES, min(lanes, channels - c)
+            store(out + at, width, load(row + at, width, like) * scale * load(weight + at, width, like))
+
+
+def _layer_norm_float32(p: int) -> None:
+    work(p, _layer_norm_task, np.float32(0))
+
+
+def _layer_norm_float64(p: int) -> None:
+    work(p, _layer_norm_task, np.float64(0))
+
+
+def _rms_norm_float32(p: int) -> None:
+    work(p, _rms_norm_task, np.float32(0))
+
+
+def _rms_norm_float64(p: int) -> None:
+    work(p, _rms_norm_task, np.float64(0))
+
+
+_LAYER_NORM = {torch.float32: _layer_norm_float32, torch.float64: _layer_norm_float64}
+_RMS_NORM = {torch.float32: _rms_norm_float32, torch.float64: _rms_norm_float64}
+
+
+def layer_norm_(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    """Layer norm over the channels in place of the tokens. Not differentiable.
+
+    Args:
+        tokens: (batch, length, channels), float32 or float64, on the CPU, rows dense.
+        weight, bias: (channels,), of the same type.
+        eps: added to the variance.
+
+    Returns:
+        ``tokens``.
+    """
+    weight, bias = weight.contiguous(), bias.contiguous()
+    _run(_LAYER_NORM, tokens, weight, bias.data_ptr(), eps, tokens)
+    return tokens
+
+
+def rms_norm(tokens: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
+    """RMS norm over the channels, into ``out``. Not differentiable.
+
+    Args:
+        tokens: (batch, length, channels), float32 or float64, on the CPU, rows dense.
+        weight: (channels,), of the same type.
+        eps: added to the mean square.
+        out: like tokens.
+
+    Returns:
+        ``out``.
+    """
+    _run(_RMS_NORM, tokens, weight.contiguous(), 0, eps, out)
+    return out
+
+
+def _run(
+    kernels: dict, tokens: torch.Tensor, weight: torch.Tensor, bias_address: int, eps: float, out: torch.Tensor
+) -> None:
+    batch, length, channels = tokens.shape
+    parameters = [length, channels, weight.data_ptr(), bias_address, int(np.float64(eps).view(np.int64))]
+    parameters += [*describe_sequence(tokens), *describe_sequence(out)]
+    run(kernels[tokens.dtype], batch * -(-length // _ROWS), parameters)

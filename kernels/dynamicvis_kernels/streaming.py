@@ -1,0 +1,68 @@
+"""What sees direction in the mixer, in one sweep per direction: convolution, projections and scan, chunk by chunk.
+
+For inference on the CPU: the inputs of the scan only ever exist for one chunk, which stays in the last-level cache, and
+its steps only inside the kernel. The numbers are those of `causal_conv_silu`, two linear layers and `selective_scan`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dynamicvis_kernels.causal_conv.cpu import blocked_taps, convolve_rows
+from dynamicvis_kernels.selective_scan.cpu import blocked_columns, blocked_rates, scan_rows
+
+_CHUNK_ELEMENTS = 1 << 19  # of the inputs or steps of one chunk
+
+
+def stream_both_ways(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    conv_weight: torch.Tensor,
+    conv_bias: torch.Tensor,
+    x_proj: torch.Tensor,
+    dt_proj: torch.Tensor,
+    dt_bias: torch.Tensor,
+    A: torch.Tensor,
+    D: torch.Tensor,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """Mean of the gated scans from both ends, into ``out``. Not differentiable.
+
+    Args:
+        x: (batch, length, channels), float32 or float64, on the CPU, rows dense.
+        z: gate before SiLU, like x.
+        conv_weight, conv_bias: (channels, width) and (channels,).
+        x_proj: (rank + 2 * states, channels), gives the step's low-rank form, B and C.
+        dt_proj, dt_bias: (channels, rank) and (channels,).
+        A: (channels, states), negative rates.
+        D: (channels,) skip connection.
+        out: like x.
+
+    Returns:
+        ``out``.
+    """
+    batch, length, channels = x.shape
+    rank, states = dt_proj.shape[1], A.shape[1]
+    taps, offsets = blocked_taps(conv_weight, conv_bias)
+    rates, decaying = blocked_rates(A)
+    D, dt_bias = D.contiguous(), dt_bias.contiguous()
+    state = x.new_empty(batch, *rates.shape)
+    chunk = min(length, max(64, _CHUNK_ELEMENTS // (batch * channels)))
+    projection = blocked_columns(dt_proj)
+    u_memory = x.new_empty(batch * chunk * channels)
+    small_memory = x.new_empty(batch * chunk * len(x_proj))
+    starts = range(0, length, chunk)
+    for direction in range(2):
+        for begin in reversed(starts) if direction else starts:
+            end = min(begin + chunk, length)
+            count = batch * (end - begin)
+            u = u_memory[: count * channels].view(batch, -1, channels)
+            small = small_memory[: count * len(x_proj)].view(batch, -1, len(x_proj))
+            convolve_rows(x, taps, offsets, u, (begin, end), (direction, direction + 1))
+            torch.mm(u.view(count, -1), x_proj.t(), out=small.view(count, -1))
+            low_rank, B, C = small.split([rank, states, states], dim=-1)
+            scan_rows(
+                u, low_rank, rates, decaying, B, C, D, z[:, begin:end], dt_bias, out[:, begin:end], state,
+                (direction, direction + 1), proceed=begin != (starts[-1] if direction else 0), projection=projection,
+            )  # fmt: skip
+    return out
