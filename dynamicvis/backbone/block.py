@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from dynamicvis_kernels import gather_tokens, scatter_tokens, scatter_tokens_
 from torch import nn
 
 from dynamicvis.backbone.mixer import BidirectionalMamba
+from dynamicvis.backbone.workspace import Workspace
 
 Residual = Literal["softmax", "identity"]
 TokenOrder = Literal["score", "raster"]
@@ -44,7 +46,7 @@ class SelectiveBlock(nn.Module):
         self.mixer = BidirectionalMamba(dim)
 
     def forward(
-        self, tokens: torch.Tensor, grid: tuple[int, int], noise: float = 0.0
+        self, tokens: torch.Tensor, grid: tuple[int, int], noise: float = 0.0, workspace: Workspace | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mix one grid of tokens.
 
@@ -52,21 +54,26 @@ class SelectiveBlock(nn.Module):
             tokens: (batch, height * width, dim), row by row.
             grid: (height, width).
             noise: scale of the Gumbel noise on the scores; only used in training mode.
+            workspace: memory to work in; with it ``tokens`` are overwritten with the result.
 
         Returns:
             The new tokens, and the indices of the selected ones (batch, kept), or None without a router.
         """
-        if self.router is None or self.keep_ratio is None:
-            return self._mix(tokens, tokens, grid), None
-        logits = self.router(tokens)
-        weights = logits.softmax(dim=1)
-        indices = self._select(logits.detach().squeeze(-1), noise)
-        places = indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-        selected = tokens.gather(1, places)
-        mixed = self._mix(selected, tokens, grid)
-        base = torch.addcmul(tokens, weights, tokens) if self.residual == "softmax" else tokens
-        update = torch.addcmul(selected, weights.gather(1, indices.unsqueeze(-1)), mixed)
-        return base.scatter(1, places, update), indices
+        indices = weights = None
+        if self.router is not None and self.keep_ratio is not None:
+            logits = self.router(tokens).squeeze(-1)
+            weights = logits.softmax(dim=1)
+            indices = self._select(logits.detach(), noise)
+        if workspace is not None:
+            return self._mix_in_place(tokens, grid, weights, indices, workspace), indices
+        selected = tokens if indices is None else gather_tokens(tokens, indices)
+        sequence = selected
+        if self.global_tokens:
+            sequence = torch.cat([tokens.unflatten(1, grid).mean(dim=2), selected], dim=1)
+        mixed = selected + self.mixer(self.norm(sequence))[:, -selected.shape[1] :]
+        if indices is None or weights is None:
+            return mixed, None
+        return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices
 
     def _select(self, logits: torch.Tensor, noise: float) -> torch.Tensor:
         assert self.keep_ratio is not None
@@ -78,9 +85,31 @@ class SelectiveBlock(nn.Module):
         indices = logits.topk(kept, dim=1).indices
         return indices.sort(dim=1).values if self.token_order == "raster" else indices
 
-    def _mix(self, selected: torch.Tensor, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        if not self.global_tokens:
-            return selected + self.mixer(self.norm(selected))
-        rows = tokens.unflatten(1, grid).mean(dim=2)
-        sequence = torch.cat([rows, selected], dim=1)
-        return selected + self.mixer(self.norm(sequence))[:, grid[0] :]
+    def _mix_in_place(
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int],
+        weights: torch.Tensor | None,
+        indices: torch.Tensor | None,
+        workspace: Workspace,
+    ) -> torch.Tensor:
+        # Imported at the point of use: these load numba.
+        from dynamicvis_kernels.normalization import rms_norm
+        from dynamicvis_kernels.token_routing.cpu import gather_rows
+
+        batch, length, dim = tokens.shape
+        rows, kept = grid[0] if self.global_tokens else 0, length if indices is None else indices.shape[1]
+        sequence = workspace.empty("sequence", (batch, rows + kept, dim), tokens)
+        selected = sequence[:, rows:]
+        if self.global_tokens:
+            torch.mean(tokens.unflatten(1, grid), dim=2, out=sequence[:, :rows])
+        if indices is None:
+            selected.copy_(tokens)
+        else:
+            gather_rows(tokens, indices, selected)
+        normed = workspace.empty("normed", tuple(sequence.shape), tokens)
+        assert self.norm.eps is not None
+        mixed = self.mixer(rms_norm(sequence, self.norm.weight, self.norm.eps, normed), workspace)[:, rows:]
+        if indices is None or weights is None:
+            return tokens.add_(mixed)
+        return scatter_tokens_(tokens, mixed.add_(selected), weights, indices, self.residual)

@@ -9,6 +9,8 @@ from dynamicvis_kernels import causal_conv_silu, selective_scan
 from torch import nn
 from torch.nn import functional as F
 
+from dynamicvis.backbone.workspace import Workspace
+
 STATES = 16
 EXPAND = 2
 CONV_WIDTH = 4
@@ -39,12 +41,23 @@ class BidirectionalMamba(nn.Module):
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(batch, length, dim) -> (batch, length, dim)."""
+    def forward(self, tokens: torch.Tensor, workspace: Workspace | None = None) -> torch.Tensor:
+        """(batch, length, dim) -> (batch, length, dim), in a buffer of the workspace if there is one."""
+        conv_weight, conv_bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
+        assert conv_bias is not None
+        A = -self.A_log.exp()
+        if workspace is not None:
+            from dynamicvis_kernels.streaming import stream_both_ways  # loads numba
+
+            x, z = workspace.linear("x and z", tokens, self.in_proj.weight).chunk(2, dim=-1)
+            y = stream_both_ways(
+                x, z, conv_weight, conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, A, self.D,
+                out=workspace.empty("y", x.shape, x),
+            )  # fmt: skip
+            return workspace.linear("mixed", y, self.out_proj.weight)
         x, z = self.in_proj(tokens).chunk(2, dim=-1)
-        assert self.conv1d.bias is not None
-        u = causal_conv_silu(x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        u = causal_conv_silu(x, conv_weight, conv_bias)
         delta, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
-        y = selective_scan(u, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
+        y = selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias)
         return self.out_proj(y)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
+from dynamicvis_kernels import _parallel, streaming
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from dynamicvis import NoiseDecay, create_backbone
 from dynamicvis.backbone import DynamicVis
+from dynamicvis.backbone.model import resize_position_embedding
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -43,14 +50,48 @@ def test_padding_is_zeros_at_the_far_edges() -> None:
 
 def test_position_embedding_is_exact_on_its_grid_and_smooth_elsewhere() -> None:
     backbone = make(img_size=(64, 96))
-    assert backbone._position_embedding((16, 24)) is backbone.pos_embed
+    same = resize_position_embedding(backbone.pos_embed, (16, 24), (16, 24))
+    assert torch.equal(same, backbone.pos_embed)
     ramp = torch.arange(16.0)[:, None].expand(16, 24)
     with torch.no_grad():
         backbone.pos_embed.copy_(ramp.reshape(1, -1, 1).expand_as(backbone.pos_embed))
-    doubled = backbone._position_embedding((32, 48)).unflatten(1, (32, 48))[0, :, :, 0]
+    doubled = resize_position_embedding(backbone.pos_embed, (16, 24), (32, 48)).unflatten(1, (32, 48))[0, :, :, 0]
     linear = (torch.arange(32.0) + 0.5) / 2 - 0.5
     # Bicubic convolution with torch's coefficient of -0.75 strays from a ramp by up to 0.05 of a step.
     torch.testing.assert_close(doubled[6:-6], linear[6:-6, None].expand(20, 48), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("new", [(20, 31), (8, 8), (3, 40)])
+def test_position_embedding_is_resampled_as_torch_does(new: tuple[int, int]) -> None:
+    old = (8, 12)
+    embedding = images(1, 96, 5)
+    expected = F.interpolate(embedding.transpose(1, 2).unflatten(2, old), size=new, mode="bicubic")[0].permute(1, 2, 0)
+    actual = resize_position_embedding(embedding, old, new)
+    torch.testing.assert_close(actual, expected.reshape(1, -1, 5))
+    rows = resize_position_embedding(embedding, old, new, slice(1, 3))
+    torch.testing.assert_close(rows, expected[1:3].reshape(1, -1, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("residual", ["softmax", "identity"])
+@pytest.mark.parametrize("global_tokens", [True, False])
+@pytest.mark.parametrize("keep_ratios", [(1 / 8, 1 / 4, 1 / 2, 1.0), (1 / 8, None, 0.3, None)], ids=["gates", "some"])
+def test_inference_in_place_equals_training_path(
+    dtype: torch.dtype, residual: str, global_tokens: bool, keep_ratios: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks shorter than every sequence, several images, sizes off the position embedding's grid."""
+    monkeypatch.setattr(streaming, "_CHUNK_ELEMENTS", 1)
+    backbone = make(residual=residual, global_tokens=global_tokens, keep_ratios=keep_ratios).to(dtype)
+    batch = images(2, 3, 200, 330).to(dtype)
+    expected = backbone(batch)
+    with torch.no_grad():
+        actual = backbone(batch)
+        again = backbone(batch)
+    # Rounding errors grow with the root of the longest sum, over the 1100 tokens of a sequence.
+    bound = 16 * torch.finfo(dtype).eps * 1100**0.5
+    for one, other, repeated in zip(actual, expected, again, strict=True):
+        assert (one - other).abs().max() <= bound * other.abs().max()
+        assert torch.equal(one, repeated)
 
 
 def test_keep_ratio_sets_the_number_of_tokens() -> None:
@@ -184,13 +225,61 @@ def test_compiled_without_graph_breaks() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_exported_program_needs_only_torch_and_the_kernels(tmp_path: Path) -> None:
+    backbone, batch = make(), images(1, 3, 64, 96)
+    torch.export.save(torch.export.export(backbone, (batch,)), tmp_path / "backbone.pt2")
+    with torch.no_grad():
+        torch.save((batch, backbone(batch)), tmp_path / "expected.pt")
+    script = """
+import sys, torch, dynamicvis_kernels
+batch, expected = torch.load("expected.pt")
+with torch.no_grad():
+    maps = torch.export.load("backbone.pt2").module()(batch)
+for one, other in zip(maps, expected, strict=True):
+    torch.testing.assert_close(one, other)
+assert not [name for name in sys.modules if name.split(".")[0] in ("dynamicvis", "mmengine", "mmcv")]
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_forced_backend_reaches_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the naive backend forced, not even inference runs the CPU's kernels."""
+    backbone, batch = make(), images(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(batch)
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", "naive")
+    monkeypatch.setattr(_parallel, "run", lambda *arguments: pytest.fail("a CPU kernel ran"))
+    for module in ("selective_scan.cpu", "causal_conv.cpu", "token_routing.cpu", "normalization"):
+        monkeypatch.setattr(importlib.import_module(f"dynamicvis_kernels.{module}"), "run", _parallel.run)
+    with torch.no_grad():
+        for one, other in zip(backbone(batch), expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision(dtype: torch.dtype) -> None:
+    """Weights and activations of a low type, in training and inference, stay within that type's rounding of float32."""
+    backbone, batch = make(keep_ratios=(None,) * 4), images(1, 3, 64, 64)
+    expected = backbone(batch)
+    low = backbone.to(dtype)
+    for maps in (low(batch.to(dtype)), torch.no_grad()(low)(batch.to(dtype))):
+        for one, other in zip(maps, expected, strict=True):
+            assert one.dtype == dtype
+            # Five layers deep, each rounded to the type.
+            assert (one - other).abs().max() <= 16 * torch.finfo(dtype).eps * other.abs().max()
+
+
 def test_threads_at_once() -> None:
     backbone = make()
     batches = [images(1, 3, 64, 64 + 32 * i) for i in range(4)]
-    with torch.no_grad():
-        expected = [backbone(batch)[3] for batch in batches]
-        with ThreadPoolExecutor(4) as callers:
-            outputs = list(callers.map(lambda i: backbone(batches[i % 4])[3], range(16)))
+
+    @torch.no_grad()
+    def features(i: int) -> torch.Tensor:
+        return backbone(batches[i % 4])[3]
+
+    expected = [features(i) for i in range(4)]
+    with ThreadPoolExecutor(4) as callers:
+        outputs = list(callers.map(features, range(16)))
     assert all(torch.equal(output, expected[i % 4]) for i, output in enumerate(outputs))
 
 

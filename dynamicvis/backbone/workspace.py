@@ -1,0 +1,42 @@
+"""Memory that the blocks of one forward share."""
+
+from __future__ import annotations
+
+import torch
+from dynamicvis_kernels import choose_backend
+
+
+class Workspace:
+    """Buffers by name, kept from block to block.
+
+    A buffer of tens of megabytes that is made anew costs a page fault for each of its pages: at 2048x2048 pixels a
+    third of a whole forward. Only for inference, where nothing refers to the buffer of an earlier block.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    @staticmethod
+    def usable(images: torch.Tensor) -> bool:
+        """Whether a forward may overwrite its intermediate results: on the CPU's kernels, without gradients."""
+        return (
+            not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and images.dtype in (torch.float32, torch.float64)
+            and choose_backend(images.device) == "cpu"
+        )
+
+    def empty(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """Uninitialised tensor, of the type of ``like``, in the buffer ``name``, whose former content is lost."""
+        count = torch.Size(shape).numel()
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < count:
+            self._buffers.pop(name, None)
+            buffer = self._buffers[name] = like.new_empty(count)
+        return buffer[:count].view(shape)
+
+    def linear(self, name: str, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """``F.linear`` without bias into the buffer ``name``."""
+        out = self.empty(name, (*tokens.shape[:-1], len(weight)), tokens)
+        torch.mm(tokens.flatten(0, -2), weight.t(), out=out.flatten(0, -2))
+        return out
