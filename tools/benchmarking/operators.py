@@ -1,0 +1,151 @@
+"""Benchmarks below the model: the scan alone, and the cost of mixing tokens against the length of the sequence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from dynamicvis_kernels import selective_scan
+from torch.nn import functional as F
+
+from benchmarking.agreement import OPERATOR_TOLERANCES, Agreement, naive_kernels, relative_error, wide
+from benchmarking.ceiling import run_ceiling
+from benchmarking.models import fused_attention, require
+from benchmarking.report import Row
+from benchmarking.suites import Settings, Sweep
+from benchmarking.timing import Timing
+from dynamicvis.backbone.mixer import EXPAND, STATES
+
+SCAN_CHANNELS = 192  # inner channels of the first stage of base
+ATTENTION_DIM = 192  # three heads; the mixer of that width scans twice as many channels
+HEAD_DIM = 64
+
+
+def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
+    """The bidirectional selective scan over sequence lengths, and what the CPU's arithmetic would allow.
+
+    Every length is compared with the naive version, and transformers' scan with ours.
+    """
+    models = ["selective_scan", "naive", "transformers"]
+    if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
+        models.append("ceiling")
+    sweep = Sweep(settings, models)
+    rows = []
+    for length in lengths:
+        inputs = _scan_inputs(settings, length, SCAN_CHANNELS)
+        updates = 2 * length * SCAN_CHANNELS * STATES
+        calls: dict[str, Callable[[], object]] = {
+            "selective_scan": partial(selective_scan, *inputs),
+            "naive": partial(_naive_scan, inputs),
+            "ceiling": partial(run_ceiling, updates, settings.dtype),
+        }
+        ours = _compare_with_naive(sweep, inputs)
+        theirs = sweep.attempt("transformers", partial(_transformers_scan, inputs))
+        if theirs is not None:
+            calls["transformers"] = theirs
+            result = sweep.attempt("transformers", theirs)
+            if result is not None and ours is not None:
+                # Its scan computes in float32 whatever the type.
+                tolerance = max(OPERATOR_TOLERANCES[settings.dtype], OPERATOR_TOLERANCES[torch.float32])
+                error = relative_error([result], [ours])
+                sweep.agree("transformers", Agreement("selective_scan", error, tolerance))
+        timings = sweep.measure(calls, f"{length} tokens")
+        rows += [_scan_row(sweep, name, timings, length, updates) for name in models]
+    return rows
+
+
+def length(settings: Settings, lengths: Sequence[int]) -> tuple[list[Row], dict[str, float | None]]:
+    """The operator that mixes tokens, ours beside fused attention of a model of the same width, over sequence lengths.
+
+    Returns:
+        Rows, and per operator the exponent of the power law fitted to its seconds; None with less than two lengths.
+    """
+    sweep = Sweep(settings, ["selective_scan", "fused attention"])
+    rows = []
+    for tokens in lengths:
+        inputs = _scan_inputs(settings, tokens, EXPAND * ATTENTION_DIM)
+        q, k, v = settings.randn(3, 1, ATTENTION_DIM // HEAD_DIM, tokens, HEAD_DIM)
+        calls: dict[str, Callable[[], object]] = {
+            "selective_scan": partial(selective_scan, *inputs),
+            "fused attention": partial(_attention, q, k, v),
+        }
+        if tokens == lengths[0]:
+            _compare_with_naive(sweep, inputs)
+        timings = sweep.measure(calls, f"{tokens} tokens")
+        rows += [sweep.row("length", name, timings[name], length=tokens) for name in sweep.models]
+    return rows, {name: fit_exponent([row for row in rows if row.model == name]) for name in sweep.models}
+
+
+def fit_exponent(rows: Sequence[Row]) -> float | None:
+    """Exponent of the power law between length and median seconds, by least squares on the logarithms."""
+    points = [(row.length, row.median_s) for row in rows if row.length is not None and row.median_s is not None]
+    if len(points) < 2:
+        return None
+    logarithms = np.log(np.array(points))
+    return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
+
+
+def _scan_inputs(settings: Settings, length: int, channels: int) -> tuple[torch.Tensor, ...]:
+    rates = torch.arange(1.0, STATES + 1, device=settings.device).repeat(channels, 1).to(settings.dtype)
+    shapes: list[tuple[int, ...]] = [*[(2, 1, length, channels)] * 2, *[(2, 1, length, STATES)] * 2]
+    shapes += [(channels,), (1, length, channels), (channels,)]
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = settings.randn(sum(sizes)).split(sizes)
+    u, delta, B, C, D, z, bias = (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+    return u, delta, -rates, B, C, D, z, bias
+
+
+def _naive_scan(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    with naive_kernels():
+        return selective_scan(*inputs)
+
+
+def _transformers_scan(inputs: Sequence[torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Transformers' scan of both directions on a doubled batch; the inputs are laid out for it beforehand."""
+    function = require("transformers.models.mamba.modeling_mamba").mamba_selective_scan
+    u, delta, A, B, C, D, z, bias = inputs
+
+    def doubled(forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
+        return torch.cat([forward, backward.flip(1)]).transpose(1, 2).contiguous()
+
+    u, delta, B, C, z = doubled(*u), doubled(*delta), doubled(*B), doubled(*C), doubled(z, z)
+
+    def call() -> torch.Tensor:
+        both = function(u, delta, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
+        forward, backward = both.transpose(1, 2).chunk(2)
+        return (forward + backward.flip(1)) / 2
+
+    return call
+
+
+def _scan_row(sweep: Sweep, name: str, timings: dict[str, Timing | str], length: int, updates: int) -> Row:
+    def rate(model: str) -> float | None:
+        timing = timings.get(model)
+        return updates / timing.median / torch.get_num_threads() if isinstance(timing, Timing) else None
+
+    per_core, ceiling = (rate(name), rate("ceiling")) if sweep.settings.device.type == "cpu" else (None, None)
+    return sweep.row(
+        "scan",
+        name,
+        timings[name],
+        length=length,
+        updates_per_second_per_core=per_core,
+        share_of_ceiling=per_core / ceiling if per_core and ceiling else None,
+    )
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    with fused_attention():
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def _compare_with_naive(sweep: Sweep, inputs: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Our scan's result, or None where it cannot run."""
+    ours = sweep.attempt("selective_scan", partial(selective_scan, *inputs))
+    if ours is not None:
+        error = relative_error([ours], [_naive_scan(wide(inputs))])
+        sweep.agree("selective_scan", Agreement("naive", error, OPERATOR_TOLERANCES[sweep.settings.dtype]))
+    return ours
