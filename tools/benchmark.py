@@ -34,15 +34,17 @@ RULES = {
 }
 _FORWARD = ["nano", "small", "base", "base-dense", "base-reference", "resnet101", "vit-b-16"]
 _TRAINED = ["nano", "base", "base-reference", "resnet18", "resnet101"]
-_SIZES = ["128", "256", "512", "1024", "2048", "4096"]
+_LARGEST = ["nano", "small", "base", "resnet101"]
+_SIZES = ["128", "256", "512", "1024", "2048"]
 # What `all` runs, as it would be typed.
 PLAN = (
     ["scan"],
     ["backbone", "--models", *_FORWARD, "--sizes", *_SIZES],
+    ["backbone", "--models", *_LARGEST, "--sizes", "4096"],
     ["train-step", "--models", *_TRAINED, "--sizes", "128", "256", "512"],
     ["length"],
     ["keep-ratio"],
-    ["memory", "--models", *_FORWARD, "--sizes", *_SIZES],
+    ["memory", "--models", *_LARGEST, "base-dense", "vit-b-16", "--sizes", "512", "1024", "2048"],
 )
 
 
