@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynamicvis.backbone.block import Residual, SelectiveBlock, TokenOrder
+from dynamicvis.backbone.mixer import BidirectionalMamba
 from dynamicvis.backbone.noise import NoiseDecay, noise_scale
 from dynamicvis.backbone.workspace import Workspace
 
@@ -80,6 +81,12 @@ class Stage(nn.Module):
     def keep_ratio(self, ratio: float | None) -> None:
         for block in self.blocks:
             cast("SelectiveBlock", block).keep_ratio = ratio
+
+
+_PLAIN_MODULES = (
+    *(Stage, PatchMerge, SelectiveBlock, BidirectionalMamba),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.RMSNorm, nn.ModuleList),
+)
 
 
 class DynamicVis(nn.Module):
@@ -197,7 +204,7 @@ class DynamicVis(nn.Module):
         noise = noise_scale(self.noise)
         features = []
         selections: list[Selection] = []
-        workspace = Workspace() if Workspace.usable(images) else None
+        workspace = Workspace() if Workspace.usable(images) and self._is_plain() else None
         stride = 1
         for s, stage in enumerate(self._stages()):
             stride *= _STRIDES[s]
@@ -212,6 +219,14 @@ class DynamicVis(nn.Module):
             features.append(maps[:, :, : -(-height // stride), : -(-width // stride)])
         self.last_selection = tuple(selections) if self.record_selection else None
         return tuple(features)
+
+    def _is_plain(self) -> bool:
+        """Whether the modules are as built: an adapter, a parametrization or a hook must see its module called."""
+        return all(
+            type(module) in _PLAIN_MODULES and not module._forward_hooks and not module._forward_pre_hooks
+            for stage in self.stages
+            for module in stage.modules()
+        )
 
     def _stages(self) -> list[Stage]:
         return cast("list[Stage]", list(self.stages))

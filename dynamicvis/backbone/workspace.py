@@ -22,6 +22,8 @@ class Workspace:
         return (
             not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and not torch.is_autocast_enabled(images.device.type)
             and images.dtype in (torch.float32, torch.float64)
             and choose_backend(images.device) == "cpu"
         )

@@ -256,6 +256,38 @@ def test_forced_backend_reaches_inference(monkeypatch: pytest.MonkeyPatch) -> No
             torch.testing.assert_close(one, other)
 
 
+def test_inference_calls_modules_that_were_changed() -> None:
+    """An adapter in the place of a layer, and a hook, take part in inference as in training."""
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(tokens)
+
+    adapted, hooked, batch = make(), make(), images(1, 3, 64, 64)
+    mixer = adapted.stages[1].blocks[0].mixer
+    layer = mixer.out_proj
+    mixer.out_proj = Doubled(layer.in_features, layer.out_features, bias=False)
+    mixer.out_proj.weight = layer.weight
+    hooked.stages[1].blocks[0].mixer.out_proj.register_forward_hook(lambda module, inputs, output: 2 * output)
+    expected = adapted(batch)
+    with torch.no_grad():
+        plain = make()(batch)
+        for backbone in (adapted, hooked):
+            for one, other in zip(backbone(batch), expected, strict=True):
+                torch.testing.assert_close(one, other)
+    assert not torch.allclose(plain[1], expected[1], rtol=1e-3)
+
+
+def test_inference_under_autocast() -> None:
+    backbone, batch = make(), images(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        low = backbone(batch)
+    for one, other in zip(low, backbone(batch), strict=True):
+        # A rounded score may select another token, so only most of the map is compared.
+        close = (one - other).abs() <= 0.1 * other.abs().max()
+        assert close.float().mean() > 0.9
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_low_precision(dtype: torch.dtype) -> None:
     """Weights and activations of a low type, in training and inference, stay within that type's rounding of float32."""
