@@ -1,19 +1,15 @@
 """Where the tests of the Triton kernels run.
 
-With a GPU they run compiled, as tests marked ``gpu``. Without one they run in Triton's interpreter on the CPU. Triton
-decides when it is imported, so one session does one or the other.
+With a GPU they run compiled, as tests marked ``gpu``. Without one they run in Triton's interpreter on the CPU, which
+the whole suite's ``conftest.py`` switches on: Triton decides when it is imported, so one session does one or the other.
 """
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
 
 HAS_GPU = torch.cuda.is_available()
-if not HAS_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 DEVICE = pytest.param("cuda", id="gpu", marks=pytest.mark.gpu) if HAS_GPU else pytest.param("cpu", id="interpreter")
