@@ -2,17 +2,59 @@
 
 MMEngine resolves ``type="dynamicvis.X"`` by importing ``dynamicvis.registry`` and then each registry's ``locations``,
 so this module must keep its name and import nothing but MMEngine's registries.
+
+The tables say where each name lives. Its module is imported when a config first names it: OpenMMLab's packages take
+seconds to import, and a detector needs no segmentation.
 """
 
 from __future__ import annotations
 
-from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import METRICS as ROOT_METRICS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import mmengine.registry as root
 from mmengine.registry import Registry
 
-MODELS = Registry("model", parent=ROOT_MODELS, scope="dynamicvis", locations=["dynamicvis.mm"])
-TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope="dynamicvis", locations=["dynamicvis.mm"])
-METRICS = Registry("metric", parent=ROOT_METRICS, scope="dynamicvis", locations=["dynamicvis.mm.metrics"])
-HOOKS = Registry("hook", parent=ROOT_HOOKS, scope="dynamicvis", locations=["dynamicvis.mm"])
+_SCOPE = "dynamicvis"
+
+
+class LazyRegistry(Registry):
+    """A registry that imports the module of a name when it is asked for.
+
+    Args:
+        name: name of the registry, as its parent's.
+        parent: MMEngine's registry.
+        modules: module below ``dynamicvis.mm`` by name of the class it registers.
+    """
+
+    def __init__(self, name: str, parent: Registry, modules: Mapping[str, str]) -> None:
+        super().__init__(name, parent=parent, scope=_SCOPE, locations=["dynamicvis.mm"])
+        self.modules = dict(modules)
+
+    def get(self, key: str) -> Any:
+        """The class registered as ``key``, or None."""
+        scope, _, name = key.rpartition(".")
+        if scope in ("", _SCOPE) and name in self.modules:
+            import_module(f"dynamicvis.mm.{self.modules[name]}")
+        return super().get(key)
+
+
+MODELS = LazyRegistry(
+    "model",
+    root.MODELS,
+    {
+        "DetDataPreprocessor": "preprocessing.detection",
+        "SegDataPreProcessor": "preprocessing.segmentation",
+    },
+)
+TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {})
+DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+METRICS = LazyRegistry(
+    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+)
+HOOKS = LazyRegistry("hook", root.HOOKS, {})
+LOOPS = LazyRegistry("loop", root.LOOPS, {})
+OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
+MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})

@@ -1,27 +1,32 @@
-"""Prepare a data set: `python tools/prepare_data.py trees --out data/neon-trees`."""
+"""Prepare a data set: `python tools/prepare_data.py trees --out data/neon-trees`; `NAME --help` says what it takes."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from importlib import import_module
 
-from dynamicvis.mm.neon_trees import DataSourceError, prepare_trees
+from dynamicvis.data.preparation.folder import DataSourceError
+
+# Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
+# run(options), which returns one line for the user.
+DATASETS = {"trees": "neon_trees"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=["trees"], help="NEON tree crowns, from the data of the package deepforest")
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--source", type=Path, help="folder with the original files; default: the installed package")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    commands = parser.add_subparsers(dest="dataset", required=True, metavar="NAME")
+    for name, module_name in DATASETS.items():
+        module = import_module(f"dynamicvis.data.preparation.{module_name}")
+        command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     try:
-        boxes = prepare_trees(options.out, options.source, options.overwrite)
+        print(options.run(options))
     except (DataSourceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{options.out}: boxes by split " + ", ".join(f"{split} {count}" for split, count in boxes.items()))
     return 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamicvis.mm.metrics import CocoMetric, PrecisionRecallMetric
+from dynamicvis.mm.metrics.detection import CocoMetric, PrecisionRecallMetric
 
 
 def sample(predicted, scores, truth) -> dict:

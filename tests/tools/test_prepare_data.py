@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tools_helpers import SOURCES, tool
 
-from dynamicvis.mm import neon_trees
-from dynamicvis.mm.neon_trees import Rectangle
+from dynamicvis.data.preparation import neon_trees
+from dynamicvis.data.preparation.neon_trees import Rectangle
 
 
 def prepare(*arguments: str) -> int:

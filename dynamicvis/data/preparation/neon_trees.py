@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
 
 CHIP = 640
 OVERLAP = 128
@@ -63,8 +62,19 @@ TRAINING_SOURCES = (
 TEST_SOURCE = _Source("OSBS_029.tif", "OSBS_029.xml", "test", (1.0, 1.0))
 
 
-class DataSourceError(RuntimeError):
-    """The source images or the target folder cannot be used; the message says what to do."""
+HELP = "NEON tree crowns, from the data of the package deepforest"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of `prepare_trees`."""
+    add_target_arguments(parser)
+    parser.add_argument("--source", type=Path, help="folder with the original files; default: the installed package")
+
+
+def run(options: Namespace) -> str:
+    """Prepare from parsed arguments; returns what was written."""
+    boxes = prepare_trees(options.out, options.source, options.overwrite)
+    return f"{options.out}: boxes by split " + ", ".join(f"{split} {count}" for split, count in boxes.items())
 
 
 def prepare_trees(out: str | Path, source: str | Path | None = None, overwrite: bool = False) -> dict[str, int]:
@@ -85,30 +95,20 @@ def prepare_trees(out: str | Path, source: str | Path | None = None, overwrite: 
     Raises:
         DataSourceError: the source lacks a file, or ``out`` exists and ``overwrite`` is not set.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise DataSourceError(f"{out} exists already; give --overwrite to replace it, or another --out")
     folder = find_deepforest_data() if source is None else Path(source)
-    for item in (*TRAINING_SOURCES, TEST_SOURCE):
+    sources = (*TRAINING_SOURCES, TEST_SOURCE)
+    for item in sources:
         for name in (item.image, item.annotation):
             if not (folder / name).is_file():
                 raise DataSourceError(f"{folder} lacks {name}; install the data with {_INSTALL}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        partial.chmod(0o755)
+    splits: dict[str, CocoWriter] = {}
+    with new_folder(out, overwrite) as partial:
         (partial / "images").mkdir()
         (partial / "annotations").mkdir()
-        splits: dict[str, _CocoWriter] = {}
-        for item in (*TRAINING_SOURCES, TEST_SOURCE):
+        for item in sources:
             _add_source(folder, item, partial / "images", splits)
         for name, writer in splits.items():
             (partial / "annotations" / f"{name}.json").write_text(json.dumps(writer.content))
-        if out.exists():
-            shutil.rmtree(out)
-        os.rename(partial, out)  # noqa: PTH104 - Path.rename with the same meaning
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return {name: len(writer.content["annotations"]) for name, writer in splits.items()}
 
 
@@ -160,7 +160,7 @@ def _starts(low: int, high: int) -> list[int]:
     return [int(start) for start in np.linspace(low, high - CHIP, count).round()]
 
 
-def _add_source(folder: Path, source: _Source, images: Path, splits: dict[str, _CocoWriter]) -> None:
+def _add_source(folder: Path, source: _Source, images: Path, splits: dict[str, CocoWriter]) -> None:
     image = cv2.imread(str(folder / source.image), cv2.IMREAD_COLOR)
     if image is None:
         raise DataSourceError(f"{folder / source.image} cannot be read as an image; install it again with {_INSTALL}")
@@ -181,32 +181,7 @@ def _add_source(folder: Path, source: _Source, images: Path, splits: dict[str, _
         pixels = image[window.top : window.bottom, window.left : window.right]
         if not cv2.imwrite(str(images / name), pixels):
             raise DataSourceError(f"{images / name} cannot be written; check the free space and permissions")
-        splits.setdefault(split, _CocoWriter()).add(name, window, clip_boxes(boxes, window))
-
-
-class _CocoWriter:
-    """Content of one COCO annotation file."""
-
-    def __init__(self) -> None:
-        self.content: dict[str, list[dict[str, Any]]] = {
-            "images": [],
-            "annotations": [],
-            "categories": [{"id": 1, "name": "tree"}],
-        }
-
-    def add(self, name: str, window: Rectangle, boxes: NDArray[np.float64]) -> None:
-        images, annotations = self.content["images"], self.content["annotations"]
-        image_id = len(images) + 1
-        width, height = window.right - window.left, window.bottom - window.top
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for x1, y1, x2, y2 in boxes.tolist():
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
-                }
-            )
+        writer = splits.setdefault(split, CocoWriter(["tree"]))
+        image_id = writer.add_image(name, window.right - window.left, window.bottom - window.top)
+        for box in clip_boxes(boxes, window).tolist():
+            writer.add_object(image_id, box)

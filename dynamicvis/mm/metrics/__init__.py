@@ -1,0 +1,1 @@
+"""Metrics for OpenMMLab, a module a task."""
