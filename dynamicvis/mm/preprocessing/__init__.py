@@ -21,7 +21,7 @@ class AnyBands:
     def __init__(
         self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **settings: Any
     ) -> None:
-        super().__init__(mean=None, std=None, **settings)
+        super().__init__(**settings)
         if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
             raise ValueError(f"mean and std need one value a band each, got mean={mean} and std={std}")
         if mean is None or std is None:
