@@ -44,12 +44,35 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "MLPSegHead": "change.decoder",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
+    },
+)
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "ChangeDataset": "change.datasets",
+        "OSCDDataset": "change.datasets",
+        "WHUCDDataset": "change.datasets",
+    },
+)
 METRICS = LazyRegistry(
     "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
 )
