@@ -49,9 +49,23 @@ MODELS = LazyRegistry(
     },
 )
 TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "MassachusettsRoads": "datasets.segmentation",
+        "SegmentationFolder": "datasets.segmentation",
+        "WHUBuilding": "datasets.segmentation",
+    },
+)
 METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "PrecisionRecallMetric": "metrics.detection",
+        "SegmentationMetric": "metrics.segmentation",
+    },
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})

@@ -10,7 +10,12 @@ from dynamicvis.data.preparation.folder import DataSourceError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
-DATASETS = {"trees": "neon_trees"}
+DATASETS = {
+    "mass-roads": "road_windows",
+    "massachusetts-roads": "massachusetts_roads",
+    "oam-buildings": "oam_buildings",
+    "trees": "neon_trees",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
