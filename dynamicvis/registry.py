@@ -68,13 +68,22 @@ DATASETS = LazyRegistry(
     "dataset",
     root.DATASETS,
     {
-        "ChangeDataset": "change.datasets",
-        "OSCDDataset": "change.datasets",
-        "WHUCDDataset": "change.datasets",
+        "ChangeFolder": "change.datasets",
+        "MassachusettsRoads": "datasets.segmentation",
+        "OSCD": "change.datasets",
+        "SegmentationFolder": "datasets.segmentation",
+        "WHUBuilding": "datasets.segmentation",
+        "WHUCD": "change.datasets",
     },
 )
 METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "PrecisionRecallMetric": "metrics.detection",
+        "SegmentationMetric": "metrics.segmentation",
+    },
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})

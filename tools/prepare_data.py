@@ -13,6 +13,9 @@ from dynamicvis.data.raster import DataError
 # run(options), which returns one line for the user.
 DATASETS = {
     "landsat-cd": "landsat_cd",
+    "mass-roads": "road_windows",
+    "massachusetts-roads": "massachusetts_roads",
+    "oam-buildings": "oam_buildings",
     "oscd": "oscd",
     "trees": "neon_trees",
 }

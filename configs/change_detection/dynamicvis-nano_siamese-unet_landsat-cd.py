@@ -8,9 +8,7 @@ default_scope = "mmseg"
 
 # Mean and standard deviation of the training place.
 model = dict(
-    data_preprocessor=dict(
-        mean=[100.1, 45.5, 47.8, 73.8, 80.8, 41.3] * 2, std=[10.2, 6.3, 11.2, 16.1, 20.1, 15.2] * 2
-    ),
+    data_preprocessor=dict(mean=[100.1, 45.5, 47.8, 73.8, 80.8, 41.3] * 2, std=[10.2, 6.3, 11.2, 16.1, 20.1, 15.2] * 2),
     backbone=dict(
         type="dynamicvis.DynamicVis",
         arch="nano",

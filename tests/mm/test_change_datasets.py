@@ -8,12 +8,12 @@ import rasterio
 from change_scenes import make_levir_cd, make_oscd, make_whu_cd
 
 from dynamicvis.data.raster import DataError
-from dynamicvis.mm.change.datasets import ChangeDataset, OSCDDataset, WHUCDDataset
+from dynamicvis.mm.change.datasets import ChangeFolder, OSCD, WHUCD
 from dynamicvis.mm.change.transforms import LoadRasterPair
 from dynamicvis.mm.loading import LoadMask
 
 
-def names(dataset: ChangeDataset | OSCDDataset | WHUCDDataset) -> list[tuple[str, str, str]]:
+def names(dataset: ChangeFolder | OSCD | WHUCD) -> list[tuple[str, str, str]]:
     samples = [dataset.get_data_info(index) for index in range(len(dataset))]
     return [(sample["img_path"], sample["img_path2"], sample["seg_map_path"]) for sample in samples]
 
@@ -34,13 +34,13 @@ def oscd(tmp_path: Path) -> Path:
 
 
 def test_levir_cd_pairs_equal_names(levir: Path) -> None:
-    dataset = ChangeDataset(str(levir), "train")
+    dataset = ChangeFolder(str(levir), "train")
     assert [[Path(path).name for path in sample] for sample in names(dataset)] == [
         [f"train_{index}.png"] * 3 for index in range(3)
     ]
     assert [Path(path).parent.name for path in names(dataset)[0]] == ["A", "B", "label"]
     assert dataset.metainfo["classes"] == ("unchanged", "changed")
-    assert len(ChangeDataset(str(levir), "test")) == 2
+    assert len(ChangeFolder(str(levir), "test")) == 2
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,21 @@ def test_levir_cd_pairs_equal_names(levir: Path) -> None:
 def test_a_missing_partner_is_named(removed: str, message: str, levir: Path) -> None:
     (levir / "train" / removed).unlink()
     with pytest.raises(DataError, match=message):
-        ChangeDataset(str(levir), "train")
+        ChangeFolder(str(levir), "train")
 
 
 def test_empty_and_absent_splits_are_named(levir: Path) -> None:
     for kind in ("A", "B", "label"):
         for path in (levir / "val" / kind).iterdir():
             path.unlink()
-    with pytest.raises(DataError, match=r"the split 'val' of .*levir-cd has no pair"):
-        ChangeDataset(str(levir), "val")
-    with pytest.raises(DataError, match=r"holdout/A does not exist; expected are the folders A, B and label"):
-        ChangeDataset(str(levir), "holdout")
+    with pytest.raises(DataError, match=r"val/A holds no image"):
+        ChangeFolder(str(levir), "val")
+    with pytest.raises(DataError, match=r"holdout/A is no folder; check data_root"):
+        ChangeFolder(str(levir), "holdout")
 
 
 def test_labels_become_classes_and_errors_name_the_file(levir: Path) -> None:
-    dataset = ChangeDataset(str(levir), "train", pipeline=[LoadRasterPair(), LoadMask(values=(0, 255))])
+    dataset = ChangeFolder(str(levir), "train", pipeline=[LoadRasterPair(), LoadMask(values=(0, 255))])
     sample = dataset[0]
     assert set(np.unique(sample["gt_seg_map"])) == {0, 1}
     assert sample["img"].shape == (64, 64, 6)
@@ -84,35 +84,33 @@ def test_labels_become_classes_and_errors_name_the_file(levir: Path) -> None:
 
 
 def test_whu_cd_reads_its_lists(whu: Path) -> None:
-    dataset = WHUCDDataset(str(whu), "train")
+    dataset = WHUCD(str(whu), "train")
     assert [Path(sample[0]).name for sample in names(dataset)] == ["train_0.png", "train_1.png"]
     assert all(Path(path).is_file() for sample in names(dataset) for path in sample)
     (whu / "B" / "train_1.png").unlink()
-    with pytest.raises(DataError, match=r"whu-cd/B has no image train_1\.png, which .*list/train\.txt names"):
-        WHUCDDataset(str(whu), "train")
+    with pytest.raises(DataError, match=r"whu-cd/B has no image train_1, which .*list/train\.txt names"):
+        WHUCD(str(whu), "train")
     (whu / "list" / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"list/val\.txt does not exist; .* moving lines of train\.txt to val\.txt"):
-        WHUCDDataset(str(whu), "val")
+    with pytest.raises(DataError, match=r"list/val\.txt does not exist; .* move lines of train\.txt to val\.txt"):
+        WHUCD(str(whu), "val")
     (whu / "list" / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"the split 'val' of .* has no pair"):
-        WHUCDDataset(str(whu), "val")
+        WHUCD(str(whu), "val")
 
 
 def test_oscd_reads_previews_by_place(oscd: Path) -> None:
-    dataset = OSCDDataset(str(oscd), "train", exclude=["beta"])
+    dataset = OSCD(str(oscd), "train", exclude=["beta"])
     assert [Path(sample[0]).parents[1].name for sample in names(dataset)] == ["alpha", "gamma"]
     assert [Path(path).name for path in names(dataset)[0]] == ["img1.png", "img2.png", "cm.png"]
-    assert [Path(sample[0]).parents[1].name for sample in names(OSCDDataset(str(oscd), "train", places=["beta"]))] == [
-        "beta"
-    ]
-    assert len(OSCDDataset(str(oscd), "test")) == 1
+    assert [Path(sample[0]).parents[1].name for sample in names(OSCD(str(oscd), "train", places=["beta"]))] == ["beta"]
+    assert len(OSCD(str(oscd), "test")) == 1
     with pytest.raises(DataError, match=r"train\.txt has no place 'delta'; it has alpha, beta, gamma"):
-        OSCDDataset(str(oscd), "train", places=["delta"])
+        OSCD(str(oscd), "train", places=["delta"])
 
 
 def test_oscd_stacks_bands_in_the_order_asked_for(oscd: Path) -> None:
     pipeline = [LoadRasterPair(), LoadMask(values=(0, 255))]
-    image = OSCDDataset(str(oscd), "train", bands=["B8A", "B01"], pipeline=pipeline)[0]["img"]
+    image = OSCD(str(oscd), "train", bands=["B8A", "B01"], pipeline=pipeline)[0]["img"]
     folder = next(oscd.glob("*/alpha/imgs_1_rect"))
     with rasterio.open(next(folder.glob("*B8A.tif"))) as file:
         np.testing.assert_array_equal(image[..., 0], file.read(1))
@@ -122,12 +120,12 @@ def test_oscd_stacks_bands_in_the_order_asked_for(oscd: Path) -> None:
 
 def test_oscd_names_what_is_missing(oscd: Path) -> None:
     with pytest.raises(DataError, match=r"imgs_1_rect has no file of band B99; it has B01, B02"):
-        OSCDDataset(str(oscd), "train", bands=["B99"])
+        OSCD(str(oscd), "train", bands=["B99"])
     next(oscd.glob("*/beta/pair/img2.png")).unlink()
     with pytest.raises(DataError, match=r"beta/pair/img2\.png does not exist"):
-        OSCDDataset(str(oscd), "train")
+        OSCD(str(oscd), "train")
     next(oscd.glob("*/delta/cm/cm.png")).unlink()
     with pytest.raises(DataError, match=r"no folder in .*oscd has delta/cm/cm\.png; unpack the archives of labels"):
-        OSCDDataset(str(oscd), "test")
+        OSCD(str(oscd), "test")
     with pytest.raises(DataError, match=r"nor a folder in it has val\.txt"):
-        OSCDDataset(str(oscd), "val")
+        OSCD(str(oscd), "val")

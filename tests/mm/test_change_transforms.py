@@ -83,7 +83,9 @@ def test_rotation_treats_all_bands_alike(kind: str, bands: int) -> None:
     image = rotated["img"].astype(float)
     assert image.shape == (60, 80, bands)
     for band in range(bands):
-        np.testing.assert_allclose(image[..., band], image[..., 0] * (1 + band / 40), atol=6 if kind == "uint8" else 0.5)
+        np.testing.assert_allclose(
+            image[..., band], image[..., 0] * (1 + band / 40), atol=6 if kind == "uint8" else 0.5
+        )
     outside = rotated["gt_seg_map"] == 255
     assert 0.1 < outside.mean() < 0.6
     core = outside & (image[..., 0] == 0)

@@ -9,7 +9,6 @@ from change_scenes import make_oscd, make_places, write_image
 from numpy.typing import NDArray
 from tools_helpers import tool
 
-from dynamicvis.data.preparation.pairs import starts
 from dynamicvis.data.raster import read_raster
 
 
@@ -28,15 +27,6 @@ def mosaic(tiles: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np
         top, left = (int(part) for part in name.split("_")[-2:])
         cover[top : top + tile.shape[0], left : left + tile.shape[1]] += 1
     return cover
-
-
-def test_tiles_overlap_and_reach_the_end() -> None:
-    assert starts(600, 256, 128) == [0, 128, 256, 344]
-    assert starts(512, 256, 128) == [0, 128, 256]
-    assert starts(512, 256, 256) == [0, 256]
-    assert starts(256, 256, 128) == starts(100, 256, 128) == [0]
-    with pytest.raises(ValueError, match="from 1 to their size 256, got 300"):
-        starts(600, 256, 300)
 
 
 def test_oscd_previews_go_to_overlapping_tiles_and_whole_places(tmp_path: Path) -> None:

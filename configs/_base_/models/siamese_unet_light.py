@@ -24,3 +24,5 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode="slide", crop_size=(128, 128), stride=(64, 64)),
 )
+# `SegTTAModel` averages the probabilities of a pair and its flips; see the data set's tta_pipeline.
+tta_model = dict(type="SegTTAModel")

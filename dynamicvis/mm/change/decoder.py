@@ -48,9 +48,7 @@ class ConcatFusion(BaseModule):
             raise ValueError(
                 f"ConcatFusion has in_channels for {len(self.convs)} levels, got {len(first)} and {len(second)}"
             )
-        return tuple(
-            conv(torch.cat(pair, dim=1)) for conv, *pair in zip(self.convs, first, second, strict=True)
-        )
+        return tuple(conv(torch.cat(pair, dim=1)) for conv, *pair in zip(self.convs, first, second, strict=True))
 
 
 @MODELS.register_module()
