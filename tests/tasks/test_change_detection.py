@@ -18,10 +18,16 @@ TINY = [
     "model.test_cfg.stride=(32,32)",
     "train_dataloader.batch_size=2",
     "train_dataloader.dataset.pipeline.4.crop_size=(64,64)",
-    *(f"{split}_dataloader.{setting}" for split in ("train", "val", "test") for setting in ("num_workers=0",)),
+    *(f"{split}_dataloader.num_workers=0" for split in ("train", "val", "test")),
 ]
-# Of configs with worker processes, which are scaled by side length.
-WORKERS = ["train_dataloader.persistent_workers=False", "val_dataloader.persistent_workers=False"]
+# Of the configs of the paper's data sets.
+LONG = [
+    "train_dataloader.persistent_workers=False",
+    "val_dataloader.persistent_workers=False",
+    # Warm-up and cosine within two epochs.
+    "param_scheduler.0.end=1",
+    "param_scheduler.1.begin=0",
+]
 
 
 def small(side: int) -> list[str]:
@@ -41,13 +47,13 @@ def check(life: Life) -> None:
 
 def test_levir_cd(tmp_path: Path) -> None:
     make_levir_cd(tmp_path / "data" / "levir-cd", {"train": 4, "val": 1, "test": 2})
-    options = [*TINY, *WORKERS, *small(128), "default_hooks.checkpoint.interval=1"]
+    options = [*TINY, *LONG, *small(128)]
     check(exercise("change_detection/dynamicvis-nano_siamese-unet_levir-cd.py", tmp_path / "data", tmp_path, *options))
 
 
 def test_whu_cd(tmp_path: Path) -> None:
     make_whu_cd(tmp_path / "data" / "whu-cd", {"train": 4, "val": 1, "test": 2})
-    options = [*TINY, *WORKERS, *small(64)]
+    options = [*TINY, *LONG, *small(64)]
     check(exercise("change_detection/dynamicvis-nano_siamese-unet_whu-cd.py", tmp_path / "data", tmp_path, *options))
 
 
@@ -57,13 +63,13 @@ def test_oscd_previews(tmp_path: Path) -> None:
     out = tmp_path / "data" / "oscd"
     assert tool("prepare_data")(["oscd", "--source", str(source), "--out", str(out), *arguments]) == 0
     # Eight tiles of two places make four iterations of two; whole places are scaled by a factor.
-    options = [*TINY, *WORKERS, small(64)[0], "train_dataloader.batch_size=4"]
+    options = [*TINY, *LONG, small(64)[0], "train_dataloader.batch_size=4"]
     check(exercise("change_detection/dynamicvis-nano_siamese-unet_oscd.py", tmp_path / "data", tmp_path, *options))
 
 
 def test_oscd_13_bands_as_published(tmp_path: Path) -> None:
     make_oscd(tmp_path / "data" / "oscd", {"train": ["alpha", "beta", "saclay_e"], "test": ["delta"]})
-    options = [*TINY, *WORKERS, "train_dataloader.dataset.dataset.pipeline.3.scale=(64,64)", "train_dataloader.dataset.times=2"]
+    options = [*TINY, *LONG, "train_dataloader.dataset.dataset.pipeline.3.scale=(64,64)", "train_dataloader.dataset.times=2"]
     options = [option.replace("train_dataloader.dataset.pipeline", "train_dataloader.dataset.dataset.pipeline") for option in options]
     config = "change_detection/dynamicvis-nano_siamese-unet_oscd-13bands.py"
     check(exercise(config, tmp_path / "data", tmp_path, *options))
