@@ -49,7 +49,7 @@ MODELS = LazyRegistry(
     },
 )
 TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+DATASETS = LazyRegistry("dataset", root.DATASETS, {"CocoDataset": "datasets.detection"})
 METRICS = LazyRegistry(
     "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
 )
