@@ -45,6 +45,7 @@ MODELS = LazyRegistry(
     root.MODELS,
     {
         "DetDataPreprocessor": "preprocessing.detection",
+        "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
     },
 )
