@@ -68,9 +68,7 @@ test_dataloader = dict(
     ),
 )
 
-val_evaluator = dict(
-    type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/val.json", metric=["bbox", "segm"]
-)
+val_evaluator = dict(type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/val.json", metric=["bbox", "segm"])
 test_evaluator = dict(
     type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric=["bbox", "segm"]
 )

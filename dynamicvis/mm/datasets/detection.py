@@ -72,12 +72,7 @@ def _check(content: Mapping[str, Any], path: str, classes: Sequence[str]) -> Non
             raise DataError(f"{path}: object {item['id']} has category {item['category_id']}, which is not listed")
         left, top, width, height = item["bbox"]
         right, bottom = image["width"] + _TOLERANCE, image["height"] + _TOLERANCE
-        if (
-            min(width, height) <= 0
-            or min(left, top) < -_TOLERANCE
-            or left + width > right
-            or top + height > bottom
-        ):
+        if min(width, height) <= 0 or min(left, top) < -_TOLERANCE or left + width > right or top + height > bottom:
             raise DataError(
                 f"{path}: the box {item['bbox']} (left, top, width, height) of object {item['id']} has no area inside "
                 f"its image {image['file_name']} of {image['width']} x {image['height']} pixels; correct or remove it"
