@@ -49,12 +49,12 @@ MODELS = LazyRegistry(
         "SegDataPreProcessor": "preprocessing.segmentation",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {})
+TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
 DATASETS = LazyRegistry("dataset", root.DATASETS, {"CocoDataset": "datasets.detection"})
 METRICS = LazyRegistry(
     "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
