@@ -50,7 +50,7 @@ MODELS = LazyRegistry(
     },
 )
 TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+DATASETS = LazyRegistry("dataset", root.DATASETS, {"CocoDataset": "datasets.detection"})
 METRICS = LazyRegistry(
     "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
 )

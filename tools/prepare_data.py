@@ -10,7 +10,13 @@ from dynamicvis.data.preparation.folder import DataSourceError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
-DATASETS = {"trees": "neon_trees"}
+DATASETS = {
+    "levir-ship": "levir_ship",
+    "nwpu": "nwpu",
+    "sen2ships": "sen2ships",
+    "ssdd": "ssdd",
+    "trees": "neon_trees",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
