@@ -11,9 +11,12 @@ from dynamicvis.data.preparation.folder import DataSourceError
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "fmow": "fmow",
     "levir-ship": "levir_ship",
+    "mosaics": "mosaics",
     "nwpu": "nwpu",
     "sen2ships": "sen2ships",
+    "shards": "shards",
     "ssdd": "ssdd",
     "trees": "neon_trees",
 }
