@@ -45,16 +45,28 @@ MODELS = LazyRegistry(
     root.MODELS,
     {
         "DetDataPreprocessor": "preprocessing.detection",
+        "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
     },
 )
 TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {"CocoDataset": "datasets.detection"})
-METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {"CocoDataset": "datasets.detection", "RegionShards": "datasets.regions", "SeededDataset": "reproducible"},
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
+DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
+METRICS = LazyRegistry(
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "PrecisionRecallMetric": "metrics.detection",
+        "RegionMetric": "metrics.regions",
+    },
+)
+HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})

@@ -171,7 +171,8 @@ def _members(shard: Path) -> dict[str, tuple[int, int, int, int]]:
                 if member.isfile():
                     name, _, suffix = member.name.rpartition(".")
                     (annotations if suffix == "json" else images)[name] = (member.offset_data, member.size)
-                file.members = []  # tarfile keeps every header otherwise
+                # tarfile keeps every header otherwise.
+                file.members = []  # type: ignore[attr-defined]
     except tarfile.TarError as error:
         raise DataError(f"{shard} is damaged or no tar file ({error}); get the shard anew") from error
     lonely = images.keys() ^ annotations.keys()
