@@ -44,16 +44,39 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "MLPSegHead": "change.decoder",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
+    },
+)
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "ChangeDataset": "change.datasets",
+        "OSCDDataset": "change.datasets",
+        "WHUCDDataset": "change.datasets",
+    },
+)
 METRICS = LazyRegistry(
     "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})

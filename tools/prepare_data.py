@@ -7,10 +7,15 @@ import sys
 from importlib import import_module
 
 from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.raster import DataError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
-DATASETS = {"trees": "neon_trees"}
+DATASETS = {
+    "landsat-cd": "landsat_cd",
+    "oscd": "oscd",
+    "trees": "neon_trees",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(options.run(options))
-    except (DataSourceError, OSError) as error:
+    except (DataSourceError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
