@@ -47,6 +47,7 @@ MODELS = LazyRegistry(
         "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
         "MLPSegHead": "change.decoder",
+        "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
         "SiameseSegmentor": "change.segmentor",
         "SoftDiceLoss": "change.loss",
@@ -69,6 +70,7 @@ DATASETS = LazyRegistry(
     root.DATASETS,
     {
         "ChangeDataset": "change.datasets",
+        "CocoDataset": "datasets.detection",
         "OSCDDataset": "change.datasets",
         "WHUCDDataset": "change.datasets",
     },

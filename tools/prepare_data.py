@@ -14,6 +14,10 @@ from dynamicvis.data.raster import DataError
 DATASETS = {
     "landsat-cd": "landsat_cd",
     "oscd": "oscd",
+    "levir-ship": "levir_ship",
+    "nwpu": "nwpu",
+    "sen2ships": "sen2ships",
+    "ssdd": "ssdd",
     "trees": "neon_trees",
 }
 
