@@ -44,17 +44,39 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "MLPSegHead": "change.decoder",
         "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
+    },
+)
 DATASETS = LazyRegistry(
     "dataset",
     root.DATASETS,
-    {"CocoDataset": "datasets.detection", "RegionShards": "datasets.regions", "SeededDataset": "reproducible"},
+    {
+        "ChangeDataset": "change.datasets",
+        "CocoDataset": "datasets.detection",
+        "OSCDDataset": "change.datasets",
+        "RegionShards": "datasets.regions",
+        "SeededDataset": "reproducible",
+        "WHUCDDataset": "change.datasets",
+    },
 )
 DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
