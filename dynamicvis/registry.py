@@ -47,6 +47,8 @@ MODELS = LazyRegistry(
         "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
         "MLPSegHead": "change.decoder",
+        "RegionClassifier": "pretraining",
+        "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
         "SiameseSegmentor": "change.segmentor",
         "SoftDiceLoss": "change.loss",
@@ -69,23 +71,28 @@ DATASETS = LazyRegistry(
     root.DATASETS,
     {
         "ChangeFolder": "change.datasets",
+        "CocoDataset": "datasets.detection",
         "MassachusettsRoads": "datasets.segmentation",
         "OSCD": "change.datasets",
+        "RegionShards": "datasets.regions",
+        "SeededDataset": "reproducible",
         "SegmentationFolder": "datasets.segmentation",
         "WHUBuilding": "datasets.segmentation",
         "WHUCD": "change.datasets",
     },
 )
+DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
     "metric",
     root.METRICS,
     {
         "CocoMetric": "metrics.detection",
         "PrecisionRecallMetric": "metrics.detection",
+        "RegionMetric": "metrics.regions",
         "SegmentationMetric": "metrics.segmentation",
     },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
