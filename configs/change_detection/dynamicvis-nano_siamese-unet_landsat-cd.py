@@ -1,3 +1,5 @@
+# From scratch on one core: light neck, decoder and head, and token selection at stride 4 alone. A gate multiplies by about
+# 1 / N, and blocks behind gates learn next to nothing at first.
 _base_ = [
     "../_base_/models/siamese_unet_light.py",
     "../_base_/datasets/landsat_cd.py",
@@ -19,4 +21,5 @@ model = dict(
     ),
     pre_neck=dict(in_channels=[32, 64, 128, 256]),
 )
-train_cfg = dict(max_epochs=40, val_interval=4)
+train_cfg = dict(max_epochs=30, val_interval=3)
+default_hooks = dict(logger=dict(interval=4), checkpoint=dict(save_best="change/IoU_changed", rule="greater"))

@@ -8,7 +8,7 @@ import rasterio
 from change_scenes import make_levir_cd, make_oscd, make_whu_cd
 
 from dynamicvis.data.raster import DataError
-from dynamicvis.mm.change.datasets import ChangeFolder, OSCD, WHUCD
+from dynamicvis.mm.change.datasets import OSCD, WHUCD, ChangeFolder
 from dynamicvis.mm.change.transforms import LoadRasterPair
 from dynamicvis.mm.loading import LoadMask
 

@@ -69,8 +69,12 @@ def test_oscd_previews(tmp_path: Path) -> None:
 
 def test_oscd_13_bands_as_published(tmp_path: Path) -> None:
     make_oscd(tmp_path / "data" / "oscd", {"train": ["alpha", "beta", "saclay_e"], "test": ["delta"]})
-    options = [*TINY, *LONG, "train_dataloader.dataset.dataset.pipeline.3.scale=(64,64)", "train_dataloader.dataset.times=2"]
-    options = [option.replace("train_dataloader.dataset.pipeline", "train_dataloader.dataset.dataset.pipeline") for option in options]
+    inner = "train_dataloader.dataset.dataset.pipeline"
+    options = [
+        *(option.replace("train_dataloader.dataset.pipeline", inner) for option in [*TINY, *LONG]),
+        f"{inner}.3.scale=(64,64)",
+        "train_dataloader.dataset.times=2",
+    ]
     config = "change_detection/dynamicvis-nano_siamese-unet_oscd-13bands.py"
     check(exercise(config, tmp_path / "data", tmp_path, *options))
 
