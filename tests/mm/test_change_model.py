@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from change_scenes import make_levir_cd
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from tools_helpers import ROOT
 from torch import Tensor
 
+from dynamicvis.mm.change.datasets import ChangeFolder
 from dynamicvis.mm.change.decoder import ConcatFusion, MLPSegHead, UNetDecoder
 from dynamicvis.mm.change.loss import SoftDiceLoss, dice_loss
 from dynamicvis.registry import MODELS
@@ -234,3 +239,24 @@ def test_big_models_are_built_as_the_reference_sets_them(size: str, dataset: str
     assert config.train_dataloader.dataset.split == "train"
     assert config.val_dataloader.dataset.split == "val"
     assert config.test_dataloader.dataset.split == "test"
+
+
+@torch.no_grad()
+def test_flips_of_a_pair_are_averaged(model: torch.nn.Module, tmp_path: Path) -> None:
+    config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-nano_siamese-unet_levir-cd.py")
+    pipeline = config.tta_pipeline
+    pipeline[1]["transforms"][0][0]["scale"] = (64, 64)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        dataset = ChangeFolder(str(make_levir_cd(tmp_path, {"test": 1})), "test", pipeline=pipeline, test_mode=True)
+        averaging = MODELS.build({**config.tta_model, "type": "mmseg.SegTTAModel", "module": model})
+        result = averaging.test_step(pseudo_collate([dataset[0]]))[0]
+    pair = dataset[0]["inputs"][0][None].float()
+    expected = torch.zeros(1, 2, 64, 64)
+    for axis in (None, 3, 2):
+        meta = [{"ori_shape": (64, 64), "img_shape": (64, 64)}]
+        logits = model.inference(pair if axis is None else pair.flip(axis), meta)
+        expected += (logits if axis is None else logits.flip(axis)).softmax(dim=1) / 3
+    certain = (expected[0, 0] - expected[0, 1]).abs() > 1e-3
+    assert certain.float().mean() > 0.5
+    predicted = result.pred_sem_seg.data[0]
+    assert (predicted == expected[0].argmax(dim=0))[certain].all()

@@ -24,6 +24,9 @@ TINY = [
 LONG = [
     "train_dataloader.persistent_workers=False",
     "val_dataloader.persistent_workers=False",
+    "model.pre_neck.out_channels=16",
+    *(f"model.{part}.in_channels=[16,16,16,16,16]" for part in ("fusion", "neck", "decode_head")),
+    "model.decode_head.channels=16",
     # Warm-up and cosine within two epochs.
     "param_scheduler.0.end=1",
     "param_scheduler.1.begin=0",
