@@ -1,4 +1,4 @@
-# From scratch on one core: light neck, decoder and head, and token selection at stride 4 alone. A gate multiplies by about
+# From scratch on one core: light neck, decoder and head, token selection at stride 4 alone. A gate multiplies by about
 # 1 / N, and blocks behind gates learn next to nothing at first.
 _base_ = [
     "../_base_/models/siamese_unet_light.py",
@@ -23,3 +23,7 @@ model = dict(
 )
 train_cfg = dict(max_epochs=30, val_interval=3)
 default_hooks = dict(logger=dict(interval=4), checkpoint=dict(save_best="change/IoU_changed", rule="greater"))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),
+]

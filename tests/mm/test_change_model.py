@@ -146,6 +146,18 @@ def test_fusion_is_a_linear_map_of_both_dates() -> None:
         fusion([*first, first[0]], second)
 
 
+def test_fusion_may_begin_as_a_difference() -> None:
+    torch.manual_seed(0)
+    fusion = ConcatFusion([4, 6], difference=True).eval()
+    fusion.init_weights()
+    first, second = ([torch.randn(2, channels, 5, 7) for channels in (4, 6)] for _ in range(2))
+    assert all((result == 0).all() for result in fusion(first, first))
+    shifted = fusion([level + 3 for level in first], [level + 3 for level in second])
+    for result, other in zip(fusion(first, second), shifted, strict=True):
+        assert result.max() > 0.1
+        torch.testing.assert_close(other, result, rtol=1e-4, atol=1e-5)
+
+
 def test_decoder_goes_from_coarse_to_fine_at_any_sizes() -> None:
     decoder = UNetDecoder([8, 12, 16], dec_num_convs=(2, 1)).eval()
     assert [len(step) for step in decoder.steps] == [2, 1]

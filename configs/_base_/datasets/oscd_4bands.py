@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type="dynamicvis.LoadMask", values=(0, 255)),
     dict(type="dynamicvis.RandomRotate", prob=0.5, degree=180),
     dict(type="RandomResize", scale=(384, 384), ratio_range=(0.8, 1.4), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=(192, 192), cat_max_ratio=0.97),
+    dict(type="RandomCrop", crop_size=(128, 128), cat_max_ratio=0.95),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="RandomFlip", prob=0.5, direction="vertical"),
     # Saturation and hue are for red, green and blue.
