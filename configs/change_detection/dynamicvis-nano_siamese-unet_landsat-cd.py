@@ -1,5 +1,5 @@
-# From scratch on one core: light neck, decoder and head, token selection at stride 4 alone. A gate multiplies by about
-# 1 / N, and blocks behind gates learn next to nothing at first.
+# From scratch on one core: light neck, decoder and head, and token selection at stride 4 alone. A gate multiplies by
+# about 1 / N, and blocks behind gates learn next to nothing at first.
 _base_ = [
     "../_base_/models/siamese_unet_light.py",
     "../_base_/datasets/landsat_cd.py",

@@ -1,6 +1,6 @@
-# The siamese model of siamese_unet.py with light neck, decoder and head, for training from scratch: the fusion begins as
-# a difference of the dates. The leaf config adds the backbone, the
-# preprocessor's mean and std of both dates, and the pre_neck's in_channels.
+# The siamese model of siamese_unet.py with light neck, decoder and head, for training from scratch: the fusion begins
+# as a difference of the dates. The leaf config adds the backbone, the preprocessor's mean and std of both dates, and
+# the pre_neck's in_channels.
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
     type="dynamicvis.SiameseSegmentor",
