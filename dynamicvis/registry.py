@@ -92,4 +92,5 @@ HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
-MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
+MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {"FullySharded": "distributed"})
+RUNNERS = LazyRegistry("runner", root.RUNNERS, {"ShardedRunner": "distributed"})
