@@ -19,7 +19,7 @@ from dynamicvis.checkpoint import CheckpointError
 from dynamicvis.mm.reference.arguments import UnsupportedSetting
 
 sys.path.append(str(Path(__file__).parents[1] / "backbone"))
-from golden import NAMES, Golden  # noqa: E402
+from golden import NAMES, Golden
 
 TINY = {"c_embed_dims": [16, 32, 48, 64], "num_layers": [1, 1, 2, 1]}
 
@@ -49,9 +49,9 @@ def build(config: dict[str, Any], scope: str) -> Any:
         return MODELS.build(Config(config)._cfg_dict)
 
 
-def reference_checkpoint(path: Path, name: str = NAMES[0], prefix: str = "backbone.", **more: torch.Tensor) -> Path:
+def reference_checkpoint(path: Path, name: str = NAMES[0], **more: torch.Tensor) -> Path:
     """A checkpoint as a run of the reference writes it: its keys, and the history of the run."""
-    state_dict = {prefix + key: value for key, value in Golden(name).group("state_dict").items()}
+    state_dict = Golden(name).group("state_dict")
     hub = {"log_scalars": {"train/loss": HistoryBuffer([1.0, 2.0], [1, 1])}, "runtime_info": {"epoch": 200}}
     torch.save({"state_dict": state_dict | more, "message_hub": hub, "meta": {"epoch": 200}}, path)
     return path
@@ -144,10 +144,12 @@ def test_whole_models_load_its_checkpoints_by_its_names(tmp_path):
     assert (model.backbone.post_meanpool_norm.bias == 4).all()
     weights = Golden(NAMES[0]).group("state_dict")
     torch.testing.assert_close(
-        model.backbone.stages[1].merge.projection.weight, weights["layers.1.0.projection.weight"]
+        model.backbone.stages[1].merge.projection.weight, weights["backbone.layers.1.0.projection.weight"]
     )
     assert model.backbone.pos_embed.shape[1] == 32 * 32
-    assert model.backbone.pos_embed.mean().item() == pytest.approx(weights["pos_embed"].mean().item(), abs=1e-3)
+    assert model.backbone.pos_embed.mean().item() == pytest.approx(
+        weights["backbone.pos_embed"].mean().item(), abs=1e-3
+    )
 
 
 def test_checkpoint_of_another_architecture_is_refused(tmp_path):

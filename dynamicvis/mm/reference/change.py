@@ -9,10 +9,10 @@ from typing import Any
 import mmseg.registry
 import torch
 from mmdet.models import FPN
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import Registry
 from mmseg.models import EncoderDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynamicvis.mm.change.decoder import ConcatFusion, MLPSegHead, UNetDecoder
 from dynamicvis.mm.preprocessing.segmentation import SegDataPreProcessor
@@ -95,7 +95,7 @@ class SequentialNeck(BaseModule):
 
     def __init__(self, necks: Sequence[Mapping[str, Any]], init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
-        self.necks = nn.ModuleList(OPENCD_MODELS.build(dict(neck)) for neck in necks)
+        self.necks = ModuleList(OPENCD_MODELS.build(dict(neck)) for neck in necks)
 
     def forward(self, *inputs: Any) -> Any:
         """What the last one returns."""
