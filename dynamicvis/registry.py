@@ -80,6 +80,8 @@ METRICS = LazyRegistry(
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
+OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+)
 MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,9 +25,7 @@ Maps = Sequence[Tensor]
 def _scope(name: str, parent: Registry) -> Registry:
     """open-cd's registry of a kind, or one that takes its place and knows mmseg's names besides."""
     if importlib.util.find_spec("opencd") is not None:
-        import opencd.registry
-
-        return getattr(opencd.registry, name)
+        return getattr(importlib.import_module("opencd.registry"), name)
     return Registry(parent.name, parent=parent, scope="opencd")
 
 
