@@ -47,6 +47,7 @@ MODELS = LazyRegistry(
         "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
         "MLPSegHead": "change.decoder",
+        "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
         "SiameseSegmentor": "change.segmentor",
@@ -72,13 +73,22 @@ DATASETS = LazyRegistry(
         "ChangeDataset": "change.datasets",
         "CocoDataset": "datasets.detection",
         "OSCDDataset": "change.datasets",
+        "RegionShards": "datasets.regions",
+        "SeededDataset": "reproducible",
         "WHUCDDataset": "change.datasets",
     },
 )
+DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "PrecisionRecallMetric": "metrics.detection",
+        "RegionMetric": "metrics.regions",
+    },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(

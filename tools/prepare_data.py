@@ -12,11 +12,14 @@ from dynamicvis.data.raster import DataError
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "fmow": "fmow",
     "landsat-cd": "landsat_cd",
-    "oscd": "oscd",
     "levir-ship": "levir_ship",
+    "mosaics": "mosaics",
     "nwpu": "nwpu",
+    "oscd": "oscd",
     "sen2ships": "sen2ships",
+    "shards": "shards",
     "ssdd": "ssdd",
     "trees": "neon_trees",
 }
