@@ -1,5 +1,4 @@
-# Pretraining on regions: classes, and their contrast against category embeddings. bfloat16 by
-# `--cfg-options optim_wrapper.type=AmpOptimWrapper optim_wrapper.dtype=bfloat16`.
+# Pretraining on regions: classes, and their contrast against category embeddings. 512 images in eight processes.
 _base_ = [
     "../_base_/models/region_classifier.py",
     "../_base_/datasets/fmow.py",
@@ -16,5 +15,6 @@ model = dict(
     ),
     in_channels=[96, 192, 384, 768],
 )
+optim_wrapper = dict(type="dynamicvis.AmpOptimWrapper", dtype="bfloat16")
 # Selected on the validation split; the test split is for tools/test.py alone.
 default_hooks = dict(checkpoint=dict(save_best="regions/f1", rule="greater"))

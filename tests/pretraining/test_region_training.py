@@ -171,3 +171,8 @@ def test_a_sharded_run_is_resumed_from_a_whole_checkpoint(folder, quiet, tmp_pat
     whole = torch.load(quiet / "epoch_2.pth", map_location="cpu", weights_only=False)
     for index, entry in whole["optimizer"]["state"].items():
         torch.testing.assert_close(state["optimizer"]["state"][index], entry, rtol=1e-2, atol=1e-5)
+
+
+def test_a_model_for_other_classes_is_refused(folder, tmp_path):
+    with pytest.raises(AssertionError, match=r"`num_classes` \(5\) in RegionHead .* `classes` 4\)"):
+        pretrain(folder, tmp_path, "model.num_classes=5")

@@ -19,5 +19,9 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True)]
-# A resumed run sees the same samples, augmentation and noise as an uninterrupted one.
-custom_hooks = [dict(type="dynamicvis.RouterNoiseHook"), dict(type="dynamicvis.IterationSeedHook")]
+custom_hooks = [
+    dict(type="dynamicvis.RouterNoiseHook"),
+    # A resumed run sees the same samples, augmentation and noise as an uninterrupted one.
+    dict(type="dynamicvis.IterationSeedHook"),
+    dict(type="mmdet.NumClassCheckHook"),
+]
