@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 import torch
 from region_data import make_shards
+from safetensors.torch import save_file
 from tools_helpers import ROOT, tool
 
 from dynamicvis.backbone import create_backbone
 from dynamicvis.checkpoint import load_checkpoint
 
 EPOCHS = 2
+NAMES = ("loss_classes", "loss_contrast", "loss_balance")
+CLASSES = ["red", "green", "blue", "yellow"]
 CONFIG = f"""
 _base_ = "{ROOT}/configs/pretraining/dynamicvis-nano_mosaics.py"
 
@@ -55,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config, and 8 images for training and 5 for validation, which two processes cannot share equally."""
     folder = tmp_path_factory.mktemp("regions")
     for seed, (split, count) in enumerate((("train", 8), ("val", 5), ("test", 2))):
-        make_shards(folder / "mosaics" / split, count, ["red", "green", "blue", "yellow"], seed=seed)
+        make_shards(folder / "mosaics" / split, count, CLASSES, seed=seed)
     (folder / "tiny.py").write_text(CONFIG)
     return folder
 
@@ -90,10 +94,10 @@ def scalars(work: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for run in runs for line in (run / "vis_data" / "scalars.json").read_text().splitlines()]
 
 
-def losses(work: Path) -> list[tuple[float, float]]:
+def losses(work: Path) -> list[tuple[float, ...]]:
     lines = [line for line in scalars(work) if "loss" in line]
     assert [line["iter"] for line in lines] == list(range(lines[0]["iter"], 2 * EPOCHS + 1))
-    return [(line["loss_classes"], line["loss_contrast"]) for line in lines]
+    return [tuple(line[name] for name in NAMES if name in line) for line in lines]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -149,6 +153,7 @@ SHARDED = ("runner_type=dynamicvis.ShardedRunner", "model_wrapper_cfg.type=dynam
 def test_two_processes_have_the_losses_of_one(folder, quiet, tmp_path, options):
     pretrain_in_two(folder, tmp_path, *QUIET, *options)
     for mine, theirs in zip(losses(tmp_path), losses(quiet), strict=True):
+        assert len(mine) == len(NAMES)
         assert mine == pytest.approx(theirs, rel=1e-4)
     mine, theirs = ([line for line in scalars(work) if "regions/f1" in line] for work in (tmp_path, quiet))
     # Five images of 2, 3, 4, 1 and 2 regions, each counted once by both.
@@ -176,3 +181,28 @@ def test_a_sharded_run_is_resumed_from_a_whole_checkpoint(folder, quiet, tmp_pat
 def test_a_model_for_other_classes_is_refused(folder, tmp_path):
     with pytest.raises(AssertionError, match=r"`num_classes` \(5\) in RegionHead .* `classes` 4\)"):
         pretrain(folder, tmp_path, "model.num_classes=5")
+
+
+def test_a_missing_count_of_samples_stops_the_run(folder, tmp_path):
+    shutil.copytree(folder / "mosaics", tmp_path / "mosaics")
+    (tmp_path / "mosaics/val/meta.json").unlink()
+    shutil.copy(folder / "tiny.py", tmp_path)
+    with pytest.raises(SystemExit, match=r"error: .*val/meta\.json does not exist; it must hold the number of images"):
+        pretrain(tmp_path, tmp_path / "work")
+
+
+def test_embeddings_of_a_run_start_from_a_file(folder, tmp_path):
+    vectors = torch.eye(16)[:4]
+    save_file(dict(zip(CLASSES, vectors, strict=True)), tmp_path / "text.safetensors")
+    classes = f"model.classes=[{','.join(CLASSES)}]"
+    still = ("optim_wrapper.optimizer.lr=0.0", "train_cfg.max_epochs=1")
+    pretrain(folder, tmp_path / "work", f"model.embeddings={tmp_path / 'text.safetensors'}", classes, *still)
+    embeddings = weights(tmp_path / "work/epoch_1.pth")["head.category_embedding.weight"]
+    torch.testing.assert_close(embeddings, 4 * vectors)
+    with pytest.raises(SystemExit, match="lack 1 of 4 classes, such as 'violet'"):
+        pretrain(
+            folder,
+            tmp_path / "other",
+            f"model.embeddings={tmp_path / 'text.safetensors'}",
+            classes.replace("yellow", "violet"),
+        )
