@@ -94,6 +94,9 @@ METRICS = LazyRegistry(
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
-MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
+OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+)
+MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {"FullySharded": "distributed"})
+RUNNERS = LazyRegistry("runner", root.RUNNERS, {"ShardedRunner": "distributed"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import mmseg.registry
 import torch
 from mmdet.models import FPN
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import Registry
 from mmseg.models import EncoderDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynamicvis.mm.change.decoder import ConcatFusion, MLPSegHead, UNetDecoder
 from dynamicvis.mm.preprocessing.segmentation import SegDataPreProcessor
@@ -24,9 +25,7 @@ Maps = Sequence[Tensor]
 def _scope(name: str, parent: Registry) -> Registry:
     """open-cd's registry of a kind, or one that takes its place and knows mmseg's names besides."""
     if importlib.util.find_spec("opencd") is not None:
-        import opencd.registry
-
-        return getattr(opencd.registry, name)
+        return getattr(importlib.import_module("opencd.registry"), name)
     return Registry(parent.name, parent=parent, scope="opencd")
 
 
@@ -95,7 +94,7 @@ class SequentialNeck(BaseModule):
 
     def __init__(self, necks: Sequence[Mapping[str, Any]], init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
-        self.necks = nn.ModuleList(OPENCD_MODELS.build(dict(neck)) for neck in necks)
+        self.necks = ModuleList(OPENCD_MODELS.build(dict(neck)) for neck in necks)
 
     def forward(self, *inputs: Any) -> Any:
         """What the last one returns."""
