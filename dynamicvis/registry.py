@@ -44,18 +44,38 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "MLPSegHead": "change.decoder",
+        "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
+    },
+)
 DATASETS = LazyRegistry(
     "dataset",
     root.DATASETS,
     {
+        "ChangeDataset": "change.datasets",
+        "CocoDataset": "datasets.detection",
         "MassachusettsRoads": "datasets.segmentation",
+        "OSCDDataset": "change.datasets",
         "SegmentationFolder": "datasets.segmentation",
         "WHUBuilding": "datasets.segmentation",
+        "WHUCDDataset": "change.datasets",
     },
 )
 METRICS = LazyRegistry(

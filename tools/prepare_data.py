@@ -7,13 +7,20 @@ import sys
 from importlib import import_module
 
 from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.raster import DataError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "landsat-cd": "landsat_cd",
+    "levir-ship": "levir_ship",
     "mass-roads": "road_windows",
     "massachusetts-roads": "massachusetts_roads",
+    "nwpu": "nwpu",
     "oam-buildings": "oam_buildings",
+    "oscd": "oscd",
+    "sen2ships": "sen2ships",
+    "ssdd": "ssdd",
     "trees": "neon_trees",
 }
 
@@ -29,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(options.run(options))
-    except (DataSourceError, OSError) as error:
+    except (DataSourceError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
