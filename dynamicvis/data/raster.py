@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio import Affine
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 

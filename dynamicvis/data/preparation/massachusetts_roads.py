@@ -56,9 +56,12 @@ def prepare_massachusetts_roads(
     source = Path(source)
     try:
         with new_folder(out, overwrite) as partial:
+            splits = {
+                split: match_by_name(source / split / "sat", source / split / "map")
+                for split in ("train", "valid", "test")
+            }
             counts = {}
-            for split in ("train", "valid", "test"):
-                pairs = match_by_name(source / split / "sat", source / split / "map")
+            for split, pairs in splits.items():
                 folders = partial / split / "sat", partial / split / "map"
                 for folder in folders:
                     folder.mkdir(parents=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio import Affine
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
