@@ -32,9 +32,7 @@ def prepare_processes(config: Config) -> None:
     if config.launcher == "none" or torch.cuda.is_available():
         return
     if config.launcher != "pytorch":
-        raise ValueError(
-            f"without a GPU several processes need --launcher pytorch, not {config.launcher}"
-        )
+        raise ValueError(f"without a GPU several processes need --launcher pytorch, not {config.launcher}")
     if not distributed.is_initialized():
         distributed.init_process_group("gloo")
     if config.get("model_wrapper_cfg") is None:

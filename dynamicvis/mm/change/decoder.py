@@ -48,7 +48,7 @@ class ConcatFusion(BaseModule):
         super().init_weights()
         if self.difference:
             for conv in self.convs:
-                first, second = conv.conv.weight.data.chunk(2, dim=1)
+                first, second = conv.get_parameter("conv.weight").data.chunk(2, dim=1)
                 second.copy_(-first)
 
     def forward(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Tensor, ...]:
