@@ -151,7 +151,7 @@ def test_fusion_may_begin_as_a_difference() -> None:
     fusion = ConcatFusion([4, 6], difference=True).eval()
     fusion.init_weights()
     first, second = ([torch.randn(2, channels, 5, 7) for channels in (4, 6)] for _ in range(2))
-    assert all((result == 0).all() for result in fusion(first, first))
+    assert all(result.max() < 1e-6 for result in fusion(first, first))
     shifted = fusion([level + 3 for level in first], [level + 3 for level in second])
     for result, other in zip(fusion(first, second), shifted, strict=True):
         assert result.max() > 0.1
