@@ -70,12 +70,15 @@ DATASETS = LazyRegistry(
     "dataset",
     root.DATASETS,
     {
-        "ChangeDataset": "change.datasets",
+        "ChangeFolder": "change.datasets",
         "CocoDataset": "datasets.detection",
-        "OSCDDataset": "change.datasets",
+        "MassachusettsRoads": "datasets.segmentation",
+        "OSCD": "change.datasets",
         "RegionShards": "datasets.regions",
         "SeededDataset": "reproducible",
-        "WHUCDDataset": "change.datasets",
+        "SegmentationFolder": "datasets.segmentation",
+        "WHUBuilding": "datasets.segmentation",
+        "WHUCD": "change.datasets",
     },
 )
 DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
@@ -86,6 +89,7 @@ METRICS = LazyRegistry(
         "CocoMetric": "metrics.detection",
         "PrecisionRecallMetric": "metrics.detection",
         "RegionMetric": "metrics.regions",
+        "SegmentationMetric": "metrics.segmentation",
     },
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
@@ -94,4 +98,5 @@ OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWr
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
 )
-MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
+MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {"FullySharded": "distributed"})
+RUNNERS = LazyRegistry("runner", root.RUNNERS, {"ShardedRunner": "distributed"})
