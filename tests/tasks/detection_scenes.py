@@ -15,6 +15,18 @@ from dynamicvis.data.preparation.nwpu import CLASSES as NWPU_CLASSES
 from dynamicvis.data.preparation.sen2ships import PLACES, encode_mask
 
 SIZE = 64
+# Options of the configs of sen2ships: an epoch of four crops of 64 pixels.
+FEW_SMALL_CROPS = [
+    "train_dataloader.dataset.datasets.0.times=1",
+    "train_dataloader.dataset.datasets.0.dataset.indices=1",
+    "train_dataloader.dataset.datasets.1.indices=3",
+    "train_dataloader.dataset.datasets.0.dataset.pipeline.3.crop_size=(64,64)",
+    "train_dataloader.dataset.datasets.0.dataset.pipeline.7.size=(64,64)",
+    "train_dataloader.dataset.datasets.1.pipeline.3.crop_size=(64,64)",
+    "train_dataloader.dataset.datasets.1.pipeline.7.size=(64,64)",
+    "val_dataloader.dataset.pipeline.1.scale_factor=1.0",
+    "test_dataloader.dataset.pipeline.1.scale_factor=1.0",
+]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 

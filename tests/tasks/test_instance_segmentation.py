@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import detection_scenes as scenes
 import pytest
 import torch
@@ -19,6 +17,7 @@ SMALL = [
     *[f"{split}_dataloader.{name}" for split in ("train", "val", "test") for name in ("num_workers=0", "batch_size=2")],
 ]
 IN_64 = [
+    "param_scheduler.1.begin=0",  # the warm-up is longer than this life
     "model.train_cfg.rpn_proposal.max_per_img=50",
     "model.test_cfg.rpn.max_per_img=50",
     "model.train_cfg.rcnn.sampler.num=32",
@@ -39,13 +38,10 @@ def prepare(*arguments: object) -> None:
 
 
 def test_ssdd(tmp_path):
-    source = scenes.ssdd(tmp_path / "release", train=5, test=2)
+    source = scenes.ssdd(tmp_path / "release", train=8, test=2)
     prepare("ssdd", "--source", source, "--out", tmp_path / "data" / "ssdd")
     config = "sar_instance_segmentation/dynamicvis-nano_mask-rcnn_ssdd.py"
-    options = [*SMALL, *IN_64, "train_dataloader.dataset.ann_file=annotations/trainval.json"]
-    options += ["train_dataloader.dataset.indices=4", "val_dataloader.dataset.ann_file=annotations/test.json"]
-    options.append(f"val_evaluator.ann_file={tmp_path}/data/ssdd/annotations/test.json")
-    life = exercise(config, tmp_path / "data", tmp_path / "work", *options)
+    life = exercise(config, tmp_path / "data", tmp_path / "work", *SMALL, *IN_64, "train_dataloader.dataset.indices=4")
     assert set(life.metrics) >= METRICS
     assert set(life.validation) >= METRICS
     assert (tmp_path / "work" / "out" / "sheet.png").is_file()
@@ -64,8 +60,7 @@ def test_nwpu(tmp_path):
 def test_sen2ships_in_four_bands(tmp_path):
     source = scenes.sen2ships(tmp_path / "release")
     prepare("sen2ships", "--source", source, "--out", tmp_path / "data" / "sen2ships", "--tile", 64, "--overlap", 16)
-    few = ["train_dataloader.dataset.datasets.0.times=1", "train_dataloader.dataset.datasets.0.dataset.indices=1"]
-    few.append("train_dataloader.dataset.datasets.1.indices=3")
+    few = scenes.FEW_SMALL_CROPS
     config = "instance_segmentation/dynamicvis-nano_mask-rcnn_sen2ships.py"
     life = exercise(config, tmp_path / "data", tmp_path / "work", *SMALL, *few)
     assert set(life.metrics) >= METRICS

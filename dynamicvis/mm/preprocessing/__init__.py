@@ -44,7 +44,7 @@ class AnyBands:
                     samples = data.get("data_samples") or []
                     path = samples[index].metainfo.get("img_path") if index < len(samples) else None
                     raise ValueError(
-                        f"{path or 'an image'} has {len(image)} bands, but mean and std of the data preprocessor are for "
-                        f"{len(self.mean)}; give one value a band, or load as many bands"
+                        f"{path or 'an image'} has {len(image)} bands, but mean and std of the data preprocessor are "
+                        f"for {len(self.mean)}; give one value a band, or load as many bands"
                     )
         return super().forward(data, training)  # type: ignore[misc]
