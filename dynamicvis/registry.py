@@ -44,18 +44,54 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "MLPSegHead": "change.decoder",
+        "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {"LoadMask": "loading", "LoadRaster": "loading"})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {"CocoDataset": "datasets.detection"})
-METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
+    },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "ChangeDataset": "change.datasets",
+        "CocoDataset": "datasets.detection",
+        "OSCDDataset": "change.datasets",
+        "RegionShards": "datasets.regions",
+        "SeededDataset": "reproducible",
+        "WHUCDDataset": "change.datasets",
+    },
+)
+DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
+METRICS = LazyRegistry(
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "PrecisionRecallMetric": "metrics.detection",
+        "RegionMetric": "metrics.regions",
+    },
+)
+HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
+OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+)
 MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
