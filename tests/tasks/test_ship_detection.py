@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import detection_scenes as scenes
 import pytest
 import torch
 from exercise import exercise
 from mmengine.config import Config
-from mmengine.hooks.test_time_aug_hook import build_runner_with_tta
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from tools_helpers import ROOT, tool
 
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_levir_ship(data, tmp_path):
+def test_levir_ship(data, tmp_path, monkeypatch):
     life = exercise(LEVIR, data, tmp_path, *SMALL, *IN_64)
     assert {"coco/bbox_mAP", "coco/bbox_mAP_50", "coco/bbox_mAP_s", "coco/bbox_mAP_m"} <= set(life.metrics)
     # One threshold, so that the mean is AP50.
@@ -53,6 +53,22 @@ def test_levir_ship(data, tmp_path):
     assert "coco/bbox_mAP" in life.validation
     assert (tmp_path / "out" / "sheet.png").is_file()
     assert list(tmp_path.glob("best_coco_bbox_mAP_epoch_*.pth"))
+    # Views of the same image merge to other boxes, from the same weights.
+    monkeypatch.setenv("DYNAMICVIS_DATA", str(data))
+    arguments = [
+        str(ROOT / "configs" / LEVIR),
+        str(tmp_path / "epoch_2.pth"),
+        "--tta",
+        "--work-dir",
+        str(tmp_path / "tta"),
+    ]
+    arguments += ["--out", str(tmp_path / "flips"), "--cfg-options", "log_level=ERROR", *SMALL, *IN_64]
+    tool("test")([*arguments, "tta_pipeline.1.transforms.0.0.scale=(64,64)"])
+    once, merged = (json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("out", "flips"))
+    assert 0 < len(merged) <= 2 * 100
+    assert {item["image_id"] for item in merged} == {item["image_id"] for item in once} == {1, 2}
+    kept = [item for item in merged if any(abs(item["score"] - other["score"]) < 1e-6 for other in once)]
+    assert 0 < len(kept) < len(merged)
 
 
 def test_sen2ships_in_four_bands(data, tmp_path):
@@ -64,40 +80,54 @@ def test_sen2ships_in_four_bands(data, tmp_path):
     assert state["backbone.stages.0.merge.projection.weight"].shape == (32, 4, 7, 7)
 
 
-def test_flips_at_test_time_give_boxes_of_every_view(data, tmp_path, monkeypatch):
+def test_flips_at_test_time_map_every_view_back(data, monkeypatch):
+    from mmdet.registry import MODELS
+
     monkeypatch.setenv("DYNAMICVIS_DATA", str(data))
+    torch.manual_seed(0)
     config = Config.fromfile(ROOT / "configs" / LEVIR)
     config.merge_from_dict(
         {
-            "work_dir": str(tmp_path),
-            "log_level": "ERROR",
             "model.backbone.img_size": 64,
             "model.test_cfg.score_thr": 0.0,
             "tta_model.tta_cfg.nms.iou_threshold": 1.0,
             "tta_model.tta_cfg.max_per_img": 1000,
-            "test_dataloader.num_workers": 0,
-            "tta_pipeline.1.transforms.0.0.scale": (64, 64),
-            "test_dataloader.dataset.pipeline.1.scale": (64, 64),
+            "tta_pipeline.1.transforms.0.0.scale": (128, 128),
         }
     )
-    config.load_from = None
-    runner = build_runner_with_tta(config.copy())
-    seen: list[Any] = []
-    single = runner.model
-    runner.call_hook("before_run")
-    runner._test_loop = runner.build_test_loop(runner._test_loop)
-    runner.call_hook("before_test")
-    for batch in runner.test_dataloader:
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(config.model).eval()
+        merging = MODELS.build({**config.tta_model, "module": model})
+        path = data / "levir-ship" / "images" / "test" / "img_0.png"
+        views = Compose(config.tta_pipeline)({"img_path": str(path), "img_id": 1, "instances": []})
+        batch = pseudo_collate([views])
         with torch.no_grad():
-            views = [
-                single.test_step(
-                    {name: [value[index]] if name == "inputs" else value[index] for name, value in batch.items()}
-                )
+            (merged,) = merging.test_step(batch)
+            plain, across, down = (
+                model.test_step({"inputs": batch["inputs"][index], "data_samples": batch["data_samples"][index]})[0]
                 for index in range(3)
-            ]
-            merged = runner.model.test_step(batch)
-        seen.append((views, merged))
-    assert seen
+            )
+    assert torch.equal(batch["inputs"][1][0], batch["inputs"][0][0].flip(2))
+    assert torch.equal(batch["inputs"][2][0], batch["inputs"][0][0].flip(1))
+    boxes = [plain.pred_instances.bboxes]
+    left, top, right, bottom = across.pred_instances.bboxes.unbind(1)
+    boxes.append(torch.stack([64 - right, top, 64 - left, bottom], 1))
+    left, top, right, bottom = down.pred_instances.bboxes.unbind(1)
+    boxes.append(torch.stack([left, 64 - bottom, right, 64 - top], 1))
+    scores = torch.cat([view.pred_instances.scores for view in (plain, across, down)])
+    order = scores.argsort(descending=True, stable=True)
+    assert len(order) == 300
+    torch.testing.assert_close(merged.pred_instances.scores, scores[order])
+    found, expected = merged.pred_instances.bboxes, torch.cat(boxes)[order]
+    torch.testing.assert_close(found.sum(0), expected.sum(0), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(found[:20], expected[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_flips_need_a_config_that_says_how(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("DYNAMICVIS_DATA", str(data))
+    config = str(ROOT / "configs" / "ship_detection" / "dynamicvis-nano_fcos_sen2ships.py")
+    with pytest.raises(SystemExit, match=r"--tta needs tta_model and tta_pipeline, which .*sen2ships.py lacks"):
+        tool("test")([config, "none.pth", "--tta", "--work-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
