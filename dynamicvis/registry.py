@@ -45,13 +45,39 @@ MODELS = LazyRegistry(
     root.MODELS,
     {
         "DetDataPreprocessor": "preprocessing.detection",
+        "Embedder": "embedding",
+        "MeanPoolNorm": "pooling",
         "SegDataPreProcessor": "preprocessing.segmentation",
     },
 )
-TRANSFORMS = LazyRegistry("transform", root.TRANSFORMS, {})
-DATASETS = LazyRegistry("dataset", root.DATASETS, {})
+TRANSFORMS = LazyRegistry(
+    "transform",
+    root.TRANSFORMS,
+    {
+        "LoadBigEarthNetPatch": "reflectance",
+        "ReflectanceToByte": "reflectance",
+    },
+)
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "AID": "datasets.scenes",
+        "BigEarthNet": "datasets.retrieval",
+        "ForestNet": "datasets.retrieval",
+        "TorchGeo": "datasets.torchgeo_bridge",
+        "UCMerced": "datasets.scenes",
+    },
+)
 METRICS = LazyRegistry(
-    "metric", root.METRICS, {"CocoMetric": "metrics.detection", "PrecisionRecallMetric": "metrics.detection"}
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "FrozenFeatureMetric": "metrics.features",
+        "PrecisionRecallMetric": "metrics.detection",
+        "RetrievalMetric": "metrics.features",
+    },
 )
 HOOKS = LazyRegistry("hook", root.HOOKS, {})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})

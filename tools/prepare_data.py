@@ -10,7 +10,7 @@ from dynamicvis.data.preparation.folder import DataSourceError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
-DATASETS = {"trees": "neon_trees"}
+DATASETS = {"aid": "aid", "trees": "neon_trees", "ucmerced": "ucmerced"}
 
 
 def main(arguments: list[str] | None = None) -> int:
