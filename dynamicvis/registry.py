@@ -55,6 +55,8 @@ TRANSFORMS = LazyRegistry(
     root.TRANSFORMS,
     {
         "LoadBigEarthNetPatch": "reflectance",
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
         "ReflectanceToByte": "reflectance",
     },
 )
@@ -79,7 +81,7 @@ METRICS = LazyRegistry(
         "RetrievalMetric": "metrics.features",
     },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
