@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.runner import add_run_arguments, test
 
 
@@ -11,8 +14,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint of a run; averaged weights are used where it has them")
+    parser.add_argument("--out", type=Path, help="new folder for the predictions and a sheet of pictures")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder of --out")
     add_run_arguments(parser)
-    test(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.overwrite and options.out is None:
+        parser.error("--overwrite is for the folder of --out")
+    try:
+        test(options)
+    except (DataSourceError, PredictionError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

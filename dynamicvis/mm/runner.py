@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,28 @@ def train(options: argparse.Namespace) -> Runner:
 
 
 def test(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate from the options of ``tools/test.py``; results also go to ``WORK_DIR/metrics.json``."""
+    """Evaluate from the options of ``tools/test.py``; results also go to ``WORK_DIR/metrics.json``.
+
+    Raises:
+        DataSourceError: the folder for predictions exists.
+        PredictionError: the predictions are of a kind that cannot be written.
+    """
     config = build_config(options)
     config.load_from = options.checkpoint
     runner = build_runner(config)
-    metrics = runner.test()
+    with _predictions(runner, options):
+        metrics = runner.test()
     path = Path(config.work_dir) / "metrics.json"
     path.write_text(json.dumps(metrics, indent=2, default=lambda value: value.tolist()) + "\n")
     print(f"metrics written to {path}")
+    if options.out is not None:
+        print(f"predictions and sheet.png written to {options.out}")
     return metrics
+
+
+def _predictions(runner: Runner, options: argparse.Namespace) -> AbstractContextManager[None]:
+    if options.out is None:
+        return nullcontext()
+    from dynamicvis.mm.predictions import writing_predictions
+
+    return writing_predictions(runner, options.out, options.overwrite)
