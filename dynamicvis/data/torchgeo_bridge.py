@@ -177,7 +177,9 @@ class TorchGeoSource:
     def _detection(self, sample: Mapping[str, Any], image: NDArray[np.float32], index: int) -> TorchGeoSample:
         size = image.shape[:2]
         if "bbox_xyxy" not in sample:  # images without objects
-            return TorchGeoSample(image, boxes=np.zeros((0, 4), np.float32), instance_masks=np.zeros((0, *size), np.uint8))
+            return TorchGeoSample(
+                image, boxes=np.zeros((0, 4), np.float32), instance_masks=np.zeros((0, *size), np.uint8)
+            )
         boxes = sample["bbox_xyxy"].numpy().astype(np.float32)
         if boxes.size == 0:
             boxes = boxes.reshape(0, 4)
@@ -199,7 +201,8 @@ def _open(name: str, settings: Mapping[str, Any]) -> Any:
         import torchgeo.datasets as catalogue
     except ImportError as error:
         raise DataError(
-            f"the data set {name} comes with torchgeo, which cannot be imported ({error}); pip install 'dynamicvis[torchgeo]'"
+            f"the data set {name} comes with torchgeo, which cannot be imported ({error}); "
+            "pip install 'dynamicvis[torchgeo]'"
         ) from error
     kind = getattr(catalogue, name, None)
     known = [known for known in catalogue.__all__ if isinstance(getattr(catalogue, known), type)]
@@ -210,15 +213,15 @@ def _open(name: str, settings: Mapping[str, Any]) -> Any:
         raise DataError(f"torchgeo has no data set {name!r}; {hint}")
     if not issubclass(kind, catalogue.NonGeoDataset):
         raise DataError(
-            f"torchgeo's {name} is sampled by place, not by number, so that it has no list of images; cut it into images "
-            "first, or take a data set that is a torchgeo NonGeoDataset"
+            f"torchgeo's {name} is sampled by place, not by number, so that it has no list of images; cut it into "
+            "images first, or take a data set that is a torchgeo NonGeoDataset"
         )
     try:
         return kind(**settings)
     except catalogue.DatasetNotFoundError as error:
         raise DataError(
             f"the data of torchgeo's {name} are not where {_shown(settings)} says ({error}); download them once by "
-            f"`python -c \"import torchgeo.datasets as t; t.{name}(root={settings.get('root', 'data')!r}, "
+            f'`python -c "import torchgeo.datasets as t; t.{name}(root={settings.get("root", "data")!r}, '
             'download=True)"`, or set root'
         ) from error
     except catalogue.DependencyNotFoundError as error:

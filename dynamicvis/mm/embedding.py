@@ -56,7 +56,9 @@ class Embedder(BaseModel):
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Refuse a checkpoint without the whole backbone: figures of random weights look like figures."""
         expected = {f"{prefix}backbone.{name}": value for name, value in self.backbone.state_dict().items()}
-        wrong = [name for name, value in expected.items() if name not in state_dict or state_dict[name].shape != value.shape]
+        wrong = [
+            name for name, value in expected.items() if name not in state_dict or state_dict[name].shape != value.shape
+        ]
         if wrong:
             found = "is not in it" if wrong[0] not in state_dict else f"has shape {tuple(state_dict[wrong[0]].shape)}"
             raise CheckpointError(

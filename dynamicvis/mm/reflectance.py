@@ -38,9 +38,7 @@ class LoadBigEarthNetPatch(BaseTransform):
         layers = []
         for band in self.bands:
             layer = read_raster(folder / f"{folder.name}_{band}.tif")[..., 0].astype(np.float32)
-            if layer.shape != (self.size, self.size):
-                layer = cv2.resize(layer, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-            layers.append(layer)
+            layers.append(cv2.resize(layer, (self.size, self.size), interpolation=cv2.INTER_LINEAR))
         results["img"] = np.stack(layers, axis=2)
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results

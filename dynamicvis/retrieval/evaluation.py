@@ -24,9 +24,7 @@ def relevance(query_labels: Tensor, labels: Tensor, positions: Tensor) -> Tensor
     Returns:
         (Q, k) bool.
     """
-    return torch.stack(
-        [(labels[row] & wanted).any(dim=1) for wanted, row in zip(query_labels, positions, strict=True)]
-    )
+    return torch.stack([(labels[row] & wanted).any(dim=1) for wanted, row in zip(query_labels, positions, strict=True)])
 
 
 def mean_average_precision(relevant: Tensor) -> float:

@@ -1,5 +1,5 @@
-# UC Merced Land Use: 21 classes of 100 aerial images of 256 x 256 pixels. Lists: `python tools/prepare_data.py ucmerced
-# --source data/ucmerced/UCMerced_LandUse/Images --out data/ucmerced/splits`, 70 % of each class for training, 30 % for test.
+# UC Merced Land Use: 21 classes of 100 aerial images of 256 x 256 pixels, 70 % of each for training, by
+# `python tools/prepare_data.py ucmerced --source data/ucmerced/UCMerced_LandUse/Images --out data/ucmerced/splits`.
 data_root = "{{$DYNAMICVIS_DATA:data}}/ucmerced/"
 
 train_pipeline = [

@@ -120,7 +120,7 @@ def _images(source: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     missing, unknown = sorted(set(classes) - folders), sorted(folders - set(classes))
     if missing:
         raise DataSourceError(
-            f"{source} lacks the folder of class {missing[0]!r} ({len(missing)} of {len(classes)} classes are missing); "
+            f"{source} lacks the folder of class {missing[0]!r} ({len(missing)} of {len(classes)} are missing); "
             "--source is the folder that holds one folder a class"
         )
     if unknown:

@@ -13,7 +13,7 @@ from dynamicvis.data.raster import DataError
 from dynamicvis.mm.datasets.scenes import ListedDataset
 from dynamicvis.registry import DATASETS
 
-# The nomenclature of 19 classes (Sumbul et al. 2021, "BigEarthNet-MM", table 1): which of the 43 CORINE classes are one.
+# The nomenclature of 19 classes (Sumbul et al. 2021, "BigEarthNet-MM", table 1), each of some of the 43 CORINE classes.
 # CORINE classes in no list were dropped there.
 BIGEARTHNET_19: dict[str, tuple[str, ...]] = {
     "Urban fabric": ("Continuous urban fabric", "Discontinuous urban fabric"),
@@ -110,7 +110,9 @@ class BigEarthNet(ListedDataset):
             else:
                 dropped += 1
         if dropped:
-            print_log(f"{self.ann_file}: {dropped} of {len(names)} patches have none of the classes, left out", "current")
+            print_log(
+                f"{self.ann_file}: {dropped} of {len(names)} patches have none of the classes, left out", "current"
+            )
         return result
 
     def _labels(self, folder: Path) -> list[int]:
@@ -134,9 +136,9 @@ class ForestNet(ListedDataset):
     """ForestNet: Landsat-8 composites of 332 x 332 pixels of forest loss in Indonesia, one driver each.
 
     The list file is ``train.csv``, ``val.csv`` or ``test.csv`` as published, with the columns ``label``,
-    ``merged_label`` and ``example_path``; the image is ``EXAMPLE_PATH/images/visible/composite.png``, 8-bit RGB. Source:
-    Irvin et al. 2020, "ForestNet: classifying drivers of deforestation in Indonesia using deep learning on satellite
-    imagery".
+    ``merged_label`` and ``example_path``; the image is ``EXAMPLE_PATH/images/visible/composite.png``, 8-bit RGB.
+    Source: Irvin et al. 2020, "ForestNet: classifying drivers of deforestation in Indonesia using deep learning on
+    satellite imagery".
 
     Args:
         ann_file: the CSV, relative to ``data_root``.
