@@ -88,7 +88,9 @@ def test_figures_are_those_of_torchmetrics(seeded):
         ("mAP", RetrievalMAP(empty_target_action="neg", top_k=20)),
         ("P", RetrievalPrecision(empty_target_action="neg", top_k=20)),
     ):
-        assert figures[f"float/{name}@20"] == pytest.approx(float(metric(scores, relevant.flatten(), indexes)), abs=1e-6)
+        assert figures[f"float/{name}@20"] == pytest.approx(
+            float(metric(scores, relevant.flatten(), indexes)), abs=1e-6
+        )
 
 
 def test_average_precision_by_hand():

@@ -98,7 +98,7 @@ class UCMerced(SceneDataset):
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": UCMERCED_CLASSES}
-    list_help = "make the lists of this folder by `python tools/prepare_data.py ucmerced --help`"
+    list_help = "make the lists by `python tools/prepare_data.py ucmerced`, see its --help"
 
 
 @DATASETS.register_module()
@@ -110,4 +110,4 @@ class AID(SceneDataset):
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": AID_CLASSES}
-    list_help = "make the lists of this folder by `python tools/prepare_data.py aid --help`"
+    list_help = "make the lists by `python tools/prepare_data.py aid`, see its --help"
