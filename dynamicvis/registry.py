@@ -49,6 +49,8 @@ MODELS = LazyRegistry(
         "MLPSegHead": "change.decoder",
         "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
+        "Embedder": "embedding",
+        "MeanPoolNorm": "pooling",
         "SegDataPreProcessor": "preprocessing.segmentation",
         "SiameseSegmentor": "change.segmentor",
         "SoftDiceLoss": "change.loss",
@@ -64,6 +66,31 @@ TRANSFORMS = LazyRegistry(
         "LoadRasterPair": "change.transforms",
         "PhotometricDistortion": "change.transforms",
         "RandomRotate": "change.transforms",
+        "LoadBigEarthNetPatch": "reflectance",
+        "LoadMask": "loading",
+        "LoadRaster": "loading",
+        "ReflectanceToByte": "reflectance",
+    },
+)
+DATASETS = LazyRegistry(
+    "dataset",
+    root.DATASETS,
+    {
+        "AID": "datasets.scenes",
+        "BigEarthNet": "datasets.retrieval",
+        "ForestNet": "datasets.retrieval",
+        "TorchGeo": "datasets.torchgeo_bridge",
+        "UCMerced": "datasets.scenes",
+    },
+)
+METRICS = LazyRegistry(
+    "metric",
+    root.METRICS,
+    {
+        "CocoMetric": "metrics.detection",
+        "FrozenFeatureMetric": "metrics.features",
+        "PrecisionRecallMetric": "metrics.detection",
+        "RetrievalMetric": "metrics.features",
     },
 )
 DATASETS = LazyRegistry(

@@ -26,6 +26,7 @@ DATASETS = {
     "ssdd": "ssdd",
     "trees": "neon_trees",
 }
+DATASETS = {"aid": "aid", "trees": "neon_trees", "ucmerced": "ucmerced"}
 
 
 def main(arguments: list[str] | None = None) -> int:
