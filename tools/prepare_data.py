@@ -12,6 +12,7 @@ from dynamicvis.data.raster import DataError
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "aid": "aid",
     "fmow": "fmow",
     "landsat-cd": "landsat_cd",
     "levir-ship": "levir_ship",
@@ -25,8 +26,8 @@ DATASETS = {
     "shards": "shards",
     "ssdd": "ssdd",
     "trees": "neon_trees",
+    "ucmerced": "ucmerced",
 }
-DATASETS = {"aid": "aid", "trees": "neon_trees", "ucmerced": "ucmerced"}
 
 
 def main(arguments: list[str] | None = None) -> int:

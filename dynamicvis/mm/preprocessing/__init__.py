@@ -33,18 +33,6 @@ class AnyBands:
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)  # type: ignore[attr-defined]
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Normalise and pad a batch, as the preprocessor that this is mixed into does.
-
-        Raises:
-            ValueError: an image has another number of bands than ``mean``.
-        """
-        if self._enable_normalize:
-            expected = len(self.mean)  # type: ignore[attr-defined]
-            for image in data["inputs"]:
-                if image.shape[-3] != expected:
-                    raise ValueError(
-                        f"an image has {image.shape[-3]} bands, and mean and std of the data preprocessor {expected} "
-                        "values; choose the bands with the loading transform or give one value a band"
         """Normalise, pad and stack a batch, as the class it is mixed into does.
 
         Raises:
