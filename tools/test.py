@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.mm.errors import ConfigError, PredictionError
 from dynamicvis.mm.runner import add_run_arguments, test
 
 
@@ -11,8 +14,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint of a run; averaged weights are used where it has them")
+    parser.add_argument("--out", type=Path, help="new folder for the predictions and a sheet of pictures")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder of --out")
+    parser.add_argument("--tta", action="store_true", help="merge what the model finds in every image and its flips")
     add_run_arguments(parser)
-    test(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.overwrite and options.out is None:
+        parser.error("--overwrite is for the folder of --out")
+    try:
+        test(options)
+    except (ConfigError, DataSourceError, PredictionError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

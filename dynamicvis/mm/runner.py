@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.hooks.test_time_aug_hook import PrepareTTAHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from dynamicvis.mm.errors import ConfigError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +47,9 @@ def build_config(options: argparse.Namespace) -> Config:
 
 def build_runner(config: Config) -> Runner:
     """MMEngine runner, or the one that the config's ``runner_type`` names."""
+    from dynamicvis.mm.distributed import prepare_processes
+
+    prepare_processes(config)
     return RUNNERS.build(config) if "runner_type" in config else Runner.from_cfg(config)
 
 
@@ -58,12 +65,43 @@ def train(options: argparse.Namespace) -> Runner:
 
 
 def test(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate from the options of ``tools/test.py``; results also go to ``WORK_DIR/metrics.json``."""
+    """Evaluate from the options of ``tools/test.py``; results also go to ``WORK_DIR/metrics.json``.
+
+    Raises:
+        ConfigError: flips are asked for, and the config does not say how.
+        DataSourceError: the folder for predictions exists.
+        PredictionError: the predictions are of a kind that cannot be written.
+    """
     config = build_config(options)
     config.load_from = options.checkpoint
-    runner = build_runner(config)
-    metrics = runner.test()
+    runner = _with_flips(config) if options.tta else build_runner(config)
+    with _predictions(runner, options):
+        metrics = runner.test()
     path = Path(config.work_dir) / "metrics.json"
     path.write_text(json.dumps(metrics, indent=2, default=lambda value: value.tolist()) + "\n")
     print(f"metrics written to {path}")
+    if options.out is not None:
+        print(f"predictions and sheet.png written to {options.out}")
     return metrics
+
+
+def _with_flips(config: Config) -> Runner:
+    """Runner whose test merges several views of each image."""
+    missing = [name for name in ("tta_model", "tta_pipeline") if name not in config]
+    if missing:
+        raise ConfigError(
+            f"--tta needs {' and '.join(missing)}, which {config.filename} does not have; leave --tta away"
+        )
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    runner = build_runner(config)
+    # The model is wrapped once its checkpoint is loaded, whose names would not fit the wrapper.
+    runner.register_hook(PrepareTTAHook(tta_cfg=config.tta_model))
+    return runner
+
+
+def _predictions(runner: Runner, options: argparse.Namespace) -> AbstractContextManager[None]:
+    if options.out is None:
+        return nullcontext()
+    from dynamicvis.mm.predictions import writing_predictions
+
+    return writing_predictions(runner, options.out, options.overwrite)

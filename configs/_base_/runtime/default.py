@@ -6,6 +6,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    skipped_images=dict(type="dynamicvis.SkippedImagesHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
