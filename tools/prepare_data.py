@@ -12,6 +12,7 @@ from dynamicvis.data.raster import DataError
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "aid": "aid",
     "fmow": "fmow",
     "landsat-cd": "landsat_cd",
     "levir-ship": "levir_ship",
@@ -25,6 +26,7 @@ DATASETS = {
     "shards": "shards",
     "ssdd": "ssdd",
     "trees": "neon_trees",
+    "ucmerced": "ucmerced",
 }
 
 

@@ -1,4 +1,4 @@
-# From scratch, on a CPU: a light neck and head on strides 4 to 16, and token selection at stride 4 alone.
+# From scratch, on a CPU: a light neck and head on strides 4 to 32, and token selection at stride 4 alone.
 _base_ = [
     "../_base_/models/fcos_light.py",
     "../_base_/datasets/sen2ships.py",
@@ -18,8 +18,8 @@ model = dict(
         img_size=256,
         noise=dict(start=0.1, end=1e-4),
     ),
-    neck=dict(in_channels=[32, 64, 128, 256], start_level=0),
-    bbox_head=dict(strides=[4, 8, 16], regress_ranges=((-1, 24), (24, 48), (48, 1e8))),
+    neck=dict(in_channels=[32, 64, 128, 256], start_level=0, num_outs=4),
+    bbox_head=dict(strides=[4, 8, 16, 32], regress_ranges=((-1, 24), (24, 48), (48, 96), (96, 1e8))),
     test_cfg=dict(max_per_img=100),
 )
 train_cfg = dict(max_epochs=12, val_interval=1)

@@ -239,5 +239,5 @@ def test_preprocessor_names_a_wrong_number_of_bands() -> None:
 
     preprocessor = MODELS.build({"type": "dynamicvis.SegDataPreProcessor", "mean": [0.0] * 4, "std": [1.0] * 4})
     for bands in (3, 1):
-        with pytest.raises(ValueError, match=f"an image has {bands} bands, and mean and std.* 4 values"):
+        with pytest.raises(ValueError, match=f"an image has {bands} bands, but mean and std.* for 4"):
             preprocessor({"inputs": [torch.zeros(bands, 8, 8)], "data_samples": [sample(8, 8)]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class CocoDataset(_CocoDataset):
                 "DYNAMICVIS_DATA to the folder that holds the data sets if it is not 'data'"
             )
         try:
-            content = self.COCOAPI(self.ann_file).dataset
+            content = json.loads(Path(self.ann_file).read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"{self.ann_file} cannot be read as JSON ({error}); prepare the data set again") from error
         _check(content, str(self.ann_file), self.metainfo["classes"])

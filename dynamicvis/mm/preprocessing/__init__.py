@@ -33,17 +33,19 @@ class AnyBands:
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)  # type: ignore[attr-defined]
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Normalise and pad a batch, as the preprocessor that this is mixed into does.
+        """Normalise, pad and stack a batch, as the class it is mixed into does.
 
         Raises:
-            ValueError: an image has another number of bands than ``mean``.
+            ValueError: an image has another number of bands than mean and std.
         """
-        if self._enable_normalize:
+        if self._enable_normalize and isinstance(data, dict):
             expected = len(self.mean)  # type: ignore[attr-defined]
-            for image in data["inputs"]:
-                if image.shape[-3] != expected:
+            for index, image in enumerate(data["inputs"]):
+                if len(image) != expected:
+                    samples = data.get("data_samples") or []
+                    path = samples[index].metainfo.get("img_path") if index < len(samples) else None
                     raise ValueError(
-                        f"an image has {image.shape[-3]} bands, and mean and std of the data preprocessor {expected} "
-                        "values; choose the bands with the loading transform or give one value a band"
+                        f"{path or 'an image'} has {len(image)} bands, but mean and std of the data preprocessor are "
+                        f"for {expected}; give one value a band, or load as many bands"
                     )
         return super().forward(data, training)  # type: ignore[misc]
