@@ -25,7 +25,7 @@ model = dict(
     test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
 )
 # An epoch is seven iterations.
-train_cfg = dict(max_epochs=150, val_interval=10)
+train_cfg = dict(max_epochs=100, val_interval=10)
 default_hooks = dict(
     logger=dict(interval=7), checkpoint=dict(interval=10, save_best="change/IoU_changed", rule="greater")
 )

@@ -272,3 +272,15 @@ def test_flips_of_a_pair_are_averaged(model: torch.nn.Module, tmp_path: Path) ->
     assert certain.float().mean() > 0.5
     predicted = result.pred_sem_seg.data[0]
     assert (predicted == expected[0].argmax(dim=0))[certain].all()
+
+
+def test_the_model_without_selection_is_built_as_the_reference_sets_it() -> None:
+    config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-base-dense_siamese-unet_levir-cd.py")
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    assert sum(p.numel() for p in model.backbone.parameters()) == 36_745_536
+    assert {stage.keep_ratio for stage in model.backbone.stages} == {1.0}
+    for split, index in (("train", 3), ("val", 1), ("test", 1)):
+        assert config[f"{split}_dataloader"].dataset.pipeline[index]["scale"] == (1024, 1024)
+    assert config.train_dataloader.dataset.pipeline[4]["crop_size"] == (512, 512)
+    assert model.test_cfg.crop_size == (512, 512)
