@@ -93,6 +93,11 @@ class FullySharded(nn.Module):
 class ShardedRunner(Runner):
     """MMEngine's runner whose checkpoints are whole where the model is sharded, as those of any other run."""
 
+    def _init_model_weights(self) -> None:
+        # A sharded model was initialised before it was sharded.
+        if not isinstance(self.model, FullySharded):
+            super()._init_model_weights()
+
     def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         """Gather what is sharded in all processes, and write it in the first one."""
         model = _inner(self.model)

@@ -13,12 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from region_data import make_shards
 from safetensors.torch import save_file
 from tools_helpers import ROOT, tool
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from dynamicvis.backbone import create_backbone
 from dynamicvis.checkpoint import load_checkpoint
+from dynamicvis.registry import MODEL_WRAPPERS, MODELS
 
 EPOCHS = 2
 NAMES = ("loss_classes", "loss_contrast", "loss_balance")
@@ -213,3 +219,20 @@ def test_embeddings_of_a_run_start_from_a_file(folder, tmp_path):
             f"model.embeddings={tmp_path / 'text.safetensors'}",
             classes.replace("yellow", "violet"),
         )
+
+
+def test_parameters_are_sharded(folder, tmp_path):
+    config = Config.fromfile(folder / "tiny.py")
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(config.model)
+    count = len(model.backbone.stages[0].blocks[0].state_dict())
+    distributed.init_process_group("gloo", store=distributed.FileStore(str(tmp_path / "store")), rank=0, world_size=1)
+    try:
+        wrapped = MODEL_WRAPPERS.build(dict(type="dynamicvis.FullySharded", module=model))
+        kinds = {name: isinstance(value, DTensor) for name, value in wrapped.named_parameters()}
+        assert [name for name, sharded in kinds.items() if not sharded] == ["module.head.logit_scale"]
+        # A block is a unit of its own: its parameters are gathered when it runs.
+        assert len(model.backbone.stages[0].blocks[0].state_dict()) == count
+        assert isinstance(model.backbone.stages[0].blocks[0], FSDPModule)
+    finally:
+        distributed.destroy_process_group()
