@@ -30,6 +30,14 @@ _RENAMES = (
 )
 _CONTAINERS = ("state_dict", "model", "module")
 _PREFIXES = ("module.", "model.", "backbone.")
+# What a run of MMEngine pickles besides tensors: the history of its log, in NumPy's numbers and by its methods' names.
+_DISCARDED = (
+    "builtins.getattr",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
 _FIRST_CONVOLUTION = "stages.0.merge.projection.weight"
 _POSITION = "pos_embed"
 
@@ -78,7 +86,9 @@ def rename_reference_key(key: str) -> str:
     return key
 
 
-def load_checkpoint(backbone: DynamicVis, path: str | Path, *, strict: bool = True) -> LoadReport:
+def load_checkpoint(
+    backbone: DynamicVis, path: str | Path, *, strict: bool = True, optional: tuple[str, ...] = ()
+) -> LoadReport:
     """Load the weights of a backbone from this package's or the reference's file.
 
     Keys may carry the prefixes ``module.``, ``model.`` and ``backbone.``, and stand inside or outside ``state_dict``.
@@ -89,6 +99,7 @@ def load_checkpoint(backbone: DynamicVis, path: str | Path, *, strict: bool = Tr
         backbone: where the weights go.
         path: ``.safetensors``, or a pickled ``.pth`` that holds tensors only.
         strict: raise unless every parameter of the backbone is in the file.
+        optional: beginnings of names that the file may lack all the same.
 
     Returns:
         What matched, what was missing, what was unexpected, and what was adapted.
@@ -98,7 +109,7 @@ def load_checkpoint(backbone: DynamicVis, path: str | Path, *, strict: bool = Tr
             when ``strict``, lacks parameters. The backbone is then unchanged.
     """
     path = Path(path)
-    source = {rename_reference_key(key): value for key, value in _read(path).items()}
+    source = {rename_reference_key(key): value for key, value in read_tensors(path).items()}
     target = backbone.state_dict()
     adapted: dict[str, str] = {}
     loaded: dict[str, torch.Tensor] = {}
@@ -120,17 +131,29 @@ def load_checkpoint(backbone: DynamicVis, path: str | Path, *, strict: bool = Tr
         unexpected=tuple(name for name in source if name not in target),
         adapted=adapted,
     )
-    if strict and report.missing:
+    missing = [name for name in report.missing if not name.startswith(optional)]
+    if strict and missing:
         raise CheckpointError(
             f"{path} gives only {len(report.matched)} of the backbone's {len(target)} parameters "
-            f"(first missing: {report.missing[0]}); check the architecture, or pass strict=False to load what is there"
+            f"(first missing: {missing[0]}); check the architecture, or pass strict=False to load what is there"
         )
     backbone.load_state_dict(loaded, strict=False)
     _logger.info("%s: %s", path, report)
     return report
 
 
-def _read(path: Path) -> Mapping[str, torch.Tensor]:
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name, without running code from it.
+
+    Of a run of MMEngine, which also holds the history of its log, that history is dropped unread.
+
+    Args:
+        path: ``.safetensors``, or a pickled file with the tensors on top or in ``state_dict``, ``model`` or ``module``.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or without tensors, or holds objects of unknown kinds.
+    """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.suffix == ".safetensors":
@@ -142,7 +165,8 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"checkpoint {path} is truncated or no safetensors file ({error})") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Discarded, name) for name in _DISCARDED]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path} holds objects other than tensors, which could run code when loaded, or is no "
@@ -163,6 +187,17 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
     if not tensors:
         raise CheckpointError(f"checkpoint {path} holds no tensors")
     return tensors
+
+
+class _Discarded:
+    """Takes the place of an object in a checkpoint that nobody needs: made of anything, holding nothing."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __new__(cls, *arguments: object) -> _Discarded:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None: ...
 
 
 def _adapt(name: str, value: torch.Tensor, backbone: DynamicVis) -> torch.Tensor:

@@ -44,10 +44,17 @@ MODELS = LazyRegistry(
     "model",
     root.MODELS,
     {
+        "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
         "Embedder": "embedding",
+        "MLPSegHead": "change.decoder",
         "MeanPoolNorm": "pooling",
+        "RegionClassifier": "pretraining",
+        "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
+        "SiameseSegmentor": "change.segmentor",
+        "SoftDiceLoss": "change.loss",
+        "UNetDecoder": "change.decoder",
     },
 )
 TRANSFORMS = LazyRegistry(
@@ -57,6 +64,9 @@ TRANSFORMS = LazyRegistry(
         "LoadBigEarthNetPatch": "reflectance",
         "LoadMask": "loading",
         "LoadRaster": "loading",
+        "LoadRasterPair": "change.transforms",
+        "PhotometricDistortion": "change.transforms",
+        "RandomRotate": "change.transforms",
         "ReflectanceToByte": "reflectance",
     },
 )
@@ -66,11 +76,18 @@ DATASETS = LazyRegistry(
     {
         "AID": "datasets.scenes",
         "BigEarthNet": "datasets.retrieval",
+        "ChangeDataset": "change.datasets",
+        "CocoDataset": "datasets.detection",
         "ForestNet": "datasets.retrieval",
+        "OSCDDataset": "change.datasets",
+        "RegionShards": "datasets.regions",
+        "SeededDataset": "reproducible",
         "TorchGeo": "datasets.torchgeo_bridge",
         "UCMerced": "datasets.scenes",
+        "WHUCDDataset": "change.datasets",
     },
 )
+DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
     "metric",
     root.METRICS,
@@ -78,11 +95,14 @@ METRICS = LazyRegistry(
         "CocoMetric": "metrics.detection",
         "FrozenFeatureMetric": "metrics.features",
         "PrecisionRecallMetric": "metrics.detection",
+        "RegionMetric": "metrics.regions",
         "RetrievalMetric": "metrics.features",
     },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"SkippedImagesHook": "loading"})
+HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
 LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {})
+OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+)
 MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})

@@ -7,10 +7,24 @@ import sys
 from importlib import import_module
 
 from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.raster import DataError
 
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
-DATASETS = {"aid": "aid", "trees": "neon_trees", "ucmerced": "ucmerced"}
+DATASETS = {
+    "aid": "aid",
+    "fmow": "fmow",
+    "landsat-cd": "landsat_cd",
+    "levir-ship": "levir_ship",
+    "mosaics": "mosaics",
+    "nwpu": "nwpu",
+    "oscd": "oscd",
+    "sen2ships": "sen2ships",
+    "shards": "shards",
+    "ssdd": "ssdd",
+    "trees": "neon_trees",
+    "ucmerced": "ucmerced",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(options.run(options))
-    except (DataSourceError, OSError) as error:
+    except (DataSourceError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

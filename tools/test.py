@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dynamicvis.data.preparation.folder import DataSourceError
-from dynamicvis.mm.errors import PredictionError
+from dynamicvis.mm.errors import ConfigError, PredictionError
 from dynamicvis.mm.runner import add_run_arguments, test
 
 
@@ -16,13 +16,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="checkpoint of a run; averaged weights are used where it has them")
     parser.add_argument("--out", type=Path, help="new folder for the predictions and a sheet of pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder of --out")
+    parser.add_argument("--tta", action="store_true", help="merge what the model finds in every image and its flips")
     add_run_arguments(parser)
     options = parser.parse_args(arguments)
     if options.overwrite and options.out is None:
         parser.error("--overwrite is for the folder of --out")
     try:
         test(options)
-    except (DataSourceError, PredictionError) as error:
+    except (ConfigError, DataSourceError, PredictionError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

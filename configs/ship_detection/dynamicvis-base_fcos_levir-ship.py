@@ -5,8 +5,6 @@ _base_ = [
     "../_base_/runtime/default.py",
 ]
 
-# A pretrained backbone comes in by
-# `--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE`.
 model = dict(
     backbone=dict(
         type="dynamicvis.DynamicVis",
@@ -16,5 +14,7 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-# Selected on the validation split; the test split is for tools/test.py alone.
+# Selected on the validation split; the test split is for tools/test.py alone. The paper selects on the test split:
+# `--cfg-options val_dataloader.dataset.ann_file=annotations/test.json
+# val_evaluator.ann_file=data/levir-ship/annotations/test.json`.
 default_hooks = dict(checkpoint=dict(interval=5, save_best="coco/bbox_mAP", rule="greater"))

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dynamicvis.backbone.block import Residual, SelectiveBlock, TokenOrder
 from dynamicvis.backbone.mixer import BidirectionalMamba
@@ -103,6 +104,8 @@ class DynamicVis(nn.Module):
         img_size: edge, or (height, width), in pixels, that the position embedding is made for; a multiple of 32.
             Any other input size is taken too: the embedding is interpolated to the grid at hand.
         noise: scale of the Gumbel noise on the scores in training: a float (fixed) or a `NoiseDecay`.
+        gradient_checkpointing: keep only the tokens between the blocks in training, and compute the inside of each
+            block again in the backward pass, with the same noise: less memory for a third more time.
 
     Attributes:
         record_selection: when True, every forward leaves its selections in ``last_selection``.
@@ -122,6 +125,7 @@ class DynamicVis(nn.Module):
         in_channels: int = 3,
         img_size: int | tuple[int, int] = 512,
         noise: float | NoiseDecay = 0.1,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, values in (("dims", dims), ("depths", depths), ("keep_ratios", keep_ratios)):
@@ -141,6 +145,7 @@ class DynamicVis(nn.Module):
         self.in_channels = in_channels
         self.grid = (height // _STRIDES[0], width // _STRIDES[0])
         self.noise = noise
+        self.gradient_checkpointing = gradient_checkpointing
         self.record_selection = False
         self.last_selection: tuple[Selection, ...] | None = None
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dims[0]))
@@ -212,7 +217,10 @@ class DynamicVis(nn.Module):
             if s == 0:
                 tokens = self._add_position_embedding(tokens, grid, workspace)
             for b, block in enumerate(stage.blocks):
-                tokens, indices = block(tokens, grid, noise, workspace)
+                if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                    tokens, indices = checkpoint(block, tokens, grid, noise, use_reentrant=False)
+                else:
+                    tokens, indices = block(tokens, grid, noise, workspace)
                 if self.record_selection and indices is not None:
                     selections.append(Selection(s, b, grid, indices.detach()))
             maps = _normalize(stage.norm, tokens, workspace).unflatten(1, grid).permute(0, 3, 1, 2)

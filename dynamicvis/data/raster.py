@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 
 class DataError(ValueError):
@@ -30,6 +31,25 @@ def read_raster(path: str | Path, bands: Sequence[int] | None = None) -> NDArray
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the data folder and the list that names the file")
+    return _read(str(path), str(path), bands)
+
+
+def decode_raster(content: bytes, name: str, bands: Sequence[int] | None = None) -> NDArray[Any]:
+    """As `read_raster`, from the bytes of a file.
+
+    Args:
+        content: the file.
+        name: what the message of an error calls it.
+        bands: see `read_raster`.
+
+    Raises:
+        DataError: see `read_raster`.
+    """
+    with MemoryFile(content) as file:
+        return _read(file.name, name, bands)
+
+
+def _read(path: str, name: str, bands: Sequence[int] | None) -> NDArray[Any]:
     try:
         # GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
         with warnings.catch_warnings(), rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
@@ -38,10 +58,10 @@ def read_raster(path: str | Path, bands: Sequence[int] | None = None) -> NDArray
                 numbers = list(range(1, file.count + 1) if bands is None else bands)
                 wrong = [number for number in numbers if not 1 <= number <= file.count]
                 if wrong:
-                    raise DataError(f"{path} has no band {wrong[0]}; it has bands 1 to {file.count}")
+                    raise DataError(f"{name} has no band {wrong[0]}; it has bands 1 to {file.count}")
                 return np.ascontiguousarray(file.read(numbers).transpose(1, 2, 0))
     except (RasterioError, OSError) as error:
-        reason = str(error.__cause__ or error).replace(str(path), "").strip(" :'\"")
+        reason = str(error.__cause__ or error).replace(path, "").strip(" :'\"")
         raise DataError(
-            f"{path} cannot be read as an image and may be damaged ({reason}); get the file anew"
+            f"{name} cannot be read as an image and may be damaged ({reason}); get the file anew"
         ) from error

@@ -12,7 +12,15 @@ mmcv_ops.install()
 patches.disable_broken_multimodal()
 
 from dynamicvis.mm.backbone import DynamicVis  # noqa: E402 - mmcv.ops must be in place before anything imports it
-from dynamicvis.mm.hooks import RouterNoiseHook  # noqa: E402
+from dynamicvis.mm.hooks import RouterBalanceHook, RouterNoiseHook  # noqa: E402
 from dynamicvis.mm.transforms import BackgroundJitter, RadiometricJitter, RandomRotate90, RandomScale  # noqa: E402
 
-__all__ = ["BackgroundJitter", "DynamicVis", "RadiometricJitter", "RandomRotate90", "RandomScale", "RouterNoiseHook"]
+__all__ = [
+    "BackgroundJitter",
+    "DynamicVis",
+    "RadiometricJitter",
+    "RandomRotate90",
+    "RandomScale",
+    "RouterBalanceHook",
+    "RouterNoiseHook",
+]

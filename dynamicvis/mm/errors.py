@@ -3,5 +3,9 @@
 from __future__ import annotations
 
 
+class ConfigError(RuntimeError):
+    """A config that cannot do what was asked for; the message names what it lacks."""
+
+
 class PredictionError(RuntimeError):
     """Predictions that cannot be written; the message names what stands in the way."""

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from dynamicvis.data.raster import DataError, read_raster
+from dynamicvis.data.raster import DataError, decode_raster, read_raster
 from dynamicvis.registry import HOOKS, TRANSFORMS
 
 IGNORE_INDEX = 255
@@ -49,7 +49,8 @@ class LoadRaster(BaseTransform):
     Bands keep the order of the file: ``bgr_to_rgb`` of a data preprocessor stays False. 8-bit images stay 8-bit;
     every other type becomes float32 with the values of the file, since OpenCV and torch know few integer types.
 
-    Required key: ``img_path``. Added keys: ``img`` (H, W, C), ``img_shape`` and ``ori_shape``, both (H, W).
+    Required key: ``img_path``, and ``img_bytes`` where the file's content is at hand already. Added keys: ``img`` (H,
+    W, C), ``img_shape`` and ``ori_shape``, both (H, W).
 
     Args:
         bands: numbers of the bands to load, in this order, counted from 1; None loads all.
@@ -80,7 +81,10 @@ class LoadRaster(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            image = read_raster(results["img_path"], self.bands)
+            if "img_bytes" in results:
+                image = decode_raster(results.pop("img_bytes"), results["img_path"], self.bands)
+            else:
+                image = read_raster(results["img_path"], self.bands)
         except DataError as error:
             if self.on_error == "raise":
                 raise

@@ -118,6 +118,22 @@ def roi_align_backward(
     grad_input.copy_(gradient)
 
 
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss (N, classes) of logits; ``target`` (N,) holds classes, ``classes`` itself for background."""
+    output.copy_(_focal_loss(input, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    def forward(logits: Tensor) -> Tensor:
+        return _focal_loss(logits, target, weight, gamma, alpha)
+
+    _fill_gradients(forward, (input,), torch.ones_like(input), (grad_input,))
+
+
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
@@ -211,6 +227,8 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
         softnms,
         roi_align_forward,
         roi_align_backward,
+        sigmoid_focal_loss_forward,
+        sigmoid_focal_loss_backward,
         deform_conv_forward,
         deform_conv_backward_input,
         deform_conv_backward_parameters,
@@ -236,7 +254,8 @@ class _Extension(types.ModuleType):
 def install() -> bool:
     """Provide ``mmcv._ext`` where MMCV is present without it.
 
-    Safe to call more than once, and after ``mmcv`` was imported; a compiled extension is never replaced.
+    Safe to call more than once, and after ``mmcv``, mmdet and the like were imported: what they put in the place of the
+    operators they lacked is replaced. A compiled extension never is.
 
     Returns:
         True when the operators of this module are in use.
@@ -253,7 +272,27 @@ def install() -> bool:
     module.__spec__ = ModuleSpec("mmcv._ext", None)  # MMEngine asks find_spec whether operators exist
     sys.modules["mmcv._ext"] = module
     mmcv._ext = module
+    _replace_stand_ins()
     return True
+
+
+def _replace_stand_ins() -> None:
+    """Replace the functions and classes that raise for lack of operators, in modules imported before there were any."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in ("mmdet", "mmseg", "mmpretrain", "mmrotate"):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if getattr(value, "__module__", None) == name and _is_stand_in(value):
+                import mmcv.ops
+
+                setattr(module, attribute, getattr(mmcv.ops, attribute.lstrip("_")))
+
+
+def _is_stand_in(value: Any) -> bool:
+    function = value.__dict__.get("__init__") if isinstance(value, type) else value
+    code = getattr(function, "__code__", None)
+    texts = () if code is None else [text for text in code.co_consts if isinstance(text, str)]
+    return any("requires mmcv to be compiled with ops" in text for text in texts)
 
 
 def _torchvision_ops() -> types.ModuleType:
@@ -269,6 +308,14 @@ def _iou(box: Tensor, others: Tensor, offset: int) -> Tensor:
     intersection = (bottom_right - top_left + offset).clamp(min=0).prod(dim=1)
     areas = (others[:, 2:] - others[:, :2] + offset).prod(dim=1)
     return intersection / ((box[2:] - box[:2] + offset).prod() + areas - intersection)
+
+
+def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    if weight.numel():
+        raise MissingOperatorError("sigmoid_focal_loss with weights of classes")
+    classes = logits.shape[1]
+    present = torch.nn.functional.one_hot(target, classes + 1)[:, :classes].to(logits)
+    return _torchvision_ops().sigmoid_focal_loss(logits, present, alpha, gamma)
 
 
 def _deform_conv(

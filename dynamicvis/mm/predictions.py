@@ -9,6 +9,8 @@ segmentation, change  ``maps/*.png``, 8 bits, the value of a pixel is its class,
                       ``predictions.json`` says which map belongs to which image
 classification        ``predictions.csv``, a line an image: truth, prediction, score of every class
 regions               ``predictions.csv``, a line a region: its box, truth, prediction, score of every class
+retrieval             ``predictions.csv``, the 20 nearest images of the database for every query, by the L1 distance of
+                      their embeddings; ``embeddings.npy``, a row an image, and ``embeddings.csv``, which image
 ====================  =========================================================================================
 
 Which task it is shows in the data samples.
@@ -19,7 +21,7 @@ from __future__ import annotations
 import colorsys
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,7 @@ from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.pictures import Panel, Sheet, Shown, class_map, instances, labels, show
 
 _SAMPLES = 8  # rows of the sheet
+_RETRIEVED = 20
 _DISPLAYED = 0.3  # lowest score of an object that is drawn
 _IGNORED = 255
 
@@ -83,8 +86,8 @@ class Writer(Protocol):
     def finish(self) -> None:
         """Write what was taken."""
 
-    def panels(self, sample: Any, picture: Shown) -> tuple[Panel, Panel]:
-        """Truth and prediction."""
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
+        """Truth and prediction of the sample that was added as number ``index``; asked for after all were."""
 
 
 class BoxWriter:
@@ -116,7 +119,7 @@ class BoxWriter:
     def finish(self) -> None:
         self._path.write_text(json.dumps(self._results) + "\n")
 
-    def panels(self, sample: Any, picture: Shown) -> tuple[Panel, Panel]:
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
         predicted = sample.pred_instances
         scores = _numpy(predicted.scores)
         seen = scores >= _DISPLAYED
@@ -180,7 +183,7 @@ class MapWriter:
         }
         (self._folder / "predictions.json").write_text(json.dumps(content, indent=1) + "\n")
 
-    def panels(self, sample: Any, picture: Shown) -> tuple[Panel, Panel]:
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
         palette = np.array(self._palette, np.uint8).reshape(256, 3)
         truth = sample.get("gt_sem_seg")
         return (
@@ -207,7 +210,7 @@ class LabelWriter:
     def finish(self) -> None:
         _write_csv(self._path, ["image"], self._classes, self._lines)
 
-    def panels(self, sample: Any, picture: Shown) -> tuple[Panel, Panel]:
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
         truth, predicted, scores = self._content(sample)
         best = np.argsort(-scores)[:5]
         lines = [f"{self._classes.name(int(index))}  {scores[index]:.3f}" for index in best]
@@ -239,7 +242,7 @@ class RegionWriter:
     def finish(self) -> None:
         _write_csv(self._path, ["image", "left", "top", "right", "bottom"], self._classes, self._lines)
 
-    def panels(self, sample: Any, picture: Shown) -> tuple[Panel, Panel]:
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
         boxes, truth, predicted, scores = self._content(sample)
         captions = [
             [self._classes.name(index) for index in truth],
@@ -264,24 +267,73 @@ class RegionWriter:
         )
 
 
-def _write_csv(path: Path, head: Sequence[str], classes: Classes, lines: Sequence[Sequence[Any]]) -> None:
-    scores = len(lines[0]) - len(head) - 2 if lines else len(classes.names)
+class EmbeddingWriter:
+    """Embeddings, and what they retrieve."""
+
+    def __init__(self, folder: Path, classes: Classes) -> None:
+        self._folder = folder
+        self._classes = classes
+        self._embeddings: list[NDArray] = []
+        self._images: list[tuple[str, str, str]] = []  # name, role, labels
+
+    def add(self, sample: Any, image: str) -> None:
+        truth = _numpy(sample.gt_label).reshape(-1) if "gt_label" in sample else np.empty(0)
+        names = ";".join(self._classes.name(int(index)) for index in truth)
+        self._embeddings.append(_numpy(sample.embedding).astype(np.float32))
+        self._images.append((image, str(sample.metainfo.get("role", "")), names))
+
+    def finish(self) -> None:
+        self._matrix = np.stack(self._embeddings)
+        self._database = np.array([row for row, (_, role, _) in enumerate(self._images) if role != "query"], int)
+        np.save(self._folder / "embeddings.npy", self._matrix)
+        _write_table(self._folder / "embeddings.csv", ["image", "role", "labels"], self._images)
+        lines = [
+            [image, labels, rank, self._images[row][0], self._images[row][2], distance]
+            for index, (image, role, labels) in enumerate(self._images)
+            if role == "query"
+            for rank, (row, distance) in enumerate(self._nearest(index), start=1)
+        ]
+        head = ["image", "truth", "rank", "retrieved", "labels", "distance"]
+        _write_table(self._folder / "predictions.csv", head, lines)
+
+    def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
+        _, role, truth = self._images[index]
+        found = [f"{self._images[row][2]}  {distance:.3g}" for row, distance in self._nearest(index)[:12]]
+        return labels([*truth.split(";"), "", role]), labels(found or ["nothing"])
+
+    def _nearest(self, index: int) -> list[tuple[int, float]]:
+        """Rows of the nearest other images of the database, and their distances."""
+        others = self._database[self._database != index]
+        distances = np.abs(self._matrix[others] - self._matrix[index]).sum(axis=1)
+        order = np.argsort(distances, kind="stable")[:_RETRIEVED]
+        return [(int(others[place]), float(distances[place])) for place in order]
+
+
+def _write_table(path: Path, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*head, "truth", "prediction", *(classes.name(index) for index in range(scores))])
+        writer.writerow(head)
         writer.writerows(lines)
 
 
-def _writer_for(sample: Any) -> type[BoxWriter | MapWriter | LabelWriter | RegionWriter]:
+def _write_csv(path: Path, head: Sequence[str], classes: Classes, lines: Sequence[Sequence[Any]]) -> None:
+    scores = len(lines[0]) - len(head) - 2 if lines else len(classes.names)
+    names = [classes.name(index) for index in range(scores)]
+    _write_table(path, [*head, "truth", "prediction", *names], lines)
+
+
+def _writer_for(sample: Any) -> Callable[[Path, Classes], Writer]:
     if "pred_sem_seg" in sample:
         return MapWriter
     if "pred_instances" in sample:
         return BoxWriter if "bboxes" in sample.pred_instances else RegionWriter
     if "pred_label" in sample:
         return LabelWriter
+    if "embedding" in sample:
+        return EmbeddingWriter
     raise PredictionError(
-        f"--out cannot write samples of {', '.join(sorted(sample.all_keys()))}: it knows boxes, masks, class maps and "
-        "labels; leave --out away"
+        f"--out cannot write samples of {', '.join(sorted(sample.all_keys()))}: it knows boxes, masks, class maps, "
+        "labels and embeddings; leave --out away"
     )
 
 
@@ -295,37 +347,41 @@ class PredictionHook(Hook):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Writer | None = None
-        self._sheet: Sheet | None = None
         self._seen = 0
-        self._shown: set[int] = set()
+        self._chosen: set[int] = set()
+        self._shown: list[tuple[int, Any, list[Shown]]] = []
 
     def before_test_epoch(self, runner: Runner) -> None:
         if runner.world_size > 1:
             raise PredictionError("--out works in a single process; test without --launcher")
         length = len(runner.test_dataloader.dataset)
-        self._shown = set(np.linspace(0, length - 1, min(_SAMPLES, length)).round().astype(int).tolist())
+        self._chosen = set(np.linspace(0, length - 1, min(_SAMPLES, length)).round().astype(int).tolist())
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         for inputs, sample in zip(_images(data_batch), outputs or (), strict=True):
             if self._writer is None:
-                dataset = runner.test_dataloader.dataset
-                self._writer = _writer_for(sample)(self._folder, _classes(dataset))
-                self._sheet = Sheet()
-            image = str(sample.metainfo.get("img_path", f"{self._seen:06d}"))
-            self._writer.add(sample, image)
-            if self._seen in self._shown and self._sheet is not None:
+                self._writer = _writer_for(sample)(self._folder, _classes(runner.test_dataloader.dataset))
+            self._writer.add(sample, self._name(sample, self._seen))
+            if self._seen in self._chosen:
                 dates = _dates(inputs, sample, runner.model)
-                pictures = show(dates, _visible_bands(dates[0], runner))
-                self._sheet.add(Path(image).name, pictures, *self._writer.panels(sample, pictures[-1]))
+                self._shown.append((self._seen, sample, show(dates, _visible_bands(dates[0], runner))))
             self._seen += 1
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
-        if self._writer is None or self._sheet is None:
+        if self._writer is None:
             raise PredictionError("the test split gave no sample; there is nothing to write")
         self._writer.finish()
-        self._sheet.save(self._folder / "sheet.png")
+        sheet = Sheet()
+        for index, sample, pictures in self._shown:
+            truth, prediction = self._writer.panels(sample, index, pictures[-1])
+            sheet.add(Path(self._name(sample, index)).name, pictures, truth, prediction)
+        sheet.save(self._folder / "sheet.png")
+
+    @staticmethod
+    def _name(sample: Any, index: int) -> str:
+        return str(sample.metainfo.get("img_path", f"{index:06d}"))
 
 
 @contextmanager
@@ -378,7 +434,8 @@ def _dates(image: NDArray, sample: Any, model: nn.Module) -> list[NDArray]:
         height = min(image.shape[1], max(1, round(original[0] * factors[1])))
         width = min(image.shape[2], max(1, round(original[1] * factors[0])))
         image = image[:, :height, :width]
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    layers = getattr(model, "backbone", model).modules()
+    first = next((module for module in layers if isinstance(module, nn.Conv2d)), None)
     bands = image.shape[0] if first is None or image.shape[0] % first.in_channels else first.in_channels
     size = None if original is None else (int(original[1]), int(original[0]))
     return [Shown.resized(image[start : start + bands], size) for start in range(0, image.shape[0], bands)]

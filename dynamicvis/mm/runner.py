@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.hooks.test_time_aug_hook import PrepareTTAHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from dynamicvis.mm.errors import ConfigError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,12 +65,13 @@ def test(options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate from the options of ``tools/test.py``; results also go to ``WORK_DIR/metrics.json``.
 
     Raises:
+        ConfigError: flips are asked for, and the config does not say how.
         DataSourceError: the folder for predictions exists.
         PredictionError: the predictions are of a kind that cannot be written.
     """
     config = build_config(options)
     config.load_from = options.checkpoint
-    runner = build_runner(config)
+    runner = _with_flips(config) if options.tta else build_runner(config)
     with _predictions(runner, options):
         metrics = runner.test()
     path = Path(config.work_dir) / "metrics.json"
@@ -76,6 +80,20 @@ def test(options: argparse.Namespace) -> dict[str, Any]:
     if options.out is not None:
         print(f"predictions and sheet.png written to {options.out}")
     return metrics
+
+
+def _with_flips(config: Config) -> Runner:
+    """Runner whose test merges several views of each image."""
+    missing = [name for name in ("tta_model", "tta_pipeline") if name not in config]
+    if missing:
+        raise ConfigError(
+            f"--tta needs {' and '.join(missing)}, which {config.filename} does not have; leave --tta away"
+        )
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    runner = build_runner(config)
+    # The model is wrapped once its checkpoint is loaded, whose names would not fit the wrapper.
+    runner.register_hook(PrepareTTAHook(tta_cfg=config.tta_model))
+    return runner
 
 
 def _predictions(runner: Runner, options: argparse.Namespace) -> AbstractContextManager[None]:

@@ -16,10 +16,13 @@ _random = np.random.mtrand._rand
 
 @TRANSFORMS.register_module()
 class RandomRotate90(BaseTransform):
-    """Rotate image and boxes by 0, 90, 180 or 270 degrees, each with the same probability.
+    """Rotate image, boxes and masks by 0, 90, 180 or 270 degrees, each with the same probability.
 
-    Required keys: ``img`` (H, W, C). Modified keys: ``img``, ``img_shape``, and ``gt_bboxes`` (mmdet boxes, pixels)
-    where present.
+    Required keys: ``img`` (H, W, C). Modified keys: ``img``, ``img_shape``, and where present ``gt_bboxes`` (mmdet
+    boxes, pixels) and ``gt_masks``.
+
+    Raises:
+        TypeError: on masks as polygons; ``LoadAnnotations`` makes bitmaps of them unless told otherwise.
     """
 
     def transform(self, results: dict) -> dict:
@@ -33,14 +36,20 @@ class RandomRotate90(BaseTransform):
                 # One counter-clockwise quarter turn takes the point (x, y) to (y, width - x).
                 boxes.project_(np.array([[0, 1, 0], [-1, 0, width], [0, 0, 1]], dtype=np.float32))
                 height, width = width, height
+        masks = results.get("gt_masks")
+        if masks is not None:
+            if not isinstance(masks.masks, np.ndarray):
+                raise TypeError("RandomRotate90 takes masks as bitmaps; leave poly2mask of LoadAnnotations on")
+            bitmaps = np.ascontiguousarray(np.rot90(masks.masks, turns, axes=(1, 2)))
+            results["gt_masks"] = type(masks)(bitmaps, *results["img_shape"])
         return results
 
 
 @TRANSFORMS.register_module()
 class RandomScale(BaseTransform):
-    """Resize image and boxes by a factor drawn log-uniformly, relative to the size at hand.
+    """Resize image, boxes and masks by a factor drawn log-uniformly, relative to the size at hand.
 
-    Required keys: ``img`` and, where present, ``gt_bboxes`` (mmdet boxes). Modified keys: those of ``mmdet.Resize``.
+    Required key: ``img``. Modified keys: those of ``mmdet.Resize``, ``gt_bboxes`` and ``gt_masks`` where present.
 
     Args:
         ratio_range: smallest and largest factor, both positive.
@@ -60,7 +69,7 @@ class RandomScale(BaseTransform):
 class RadiometricJitter(BaseTransform):
     """Random gain per band, gamma, desaturation, blur and noise: the differences between sensors, sites and seasons.
 
-    Required and modified key: ``img``, (H, W, C) in 0..255 of any numeric type; the result is float32 in 0..255.
+    Required and modified key: ``img``, (H, W, C) in 0..peak of any numeric type; the result is float32 in 0..peak.
 
     Args:
         gain: each band is multiplied by a factor from ``[1 - gain, 1 + gain]``.
@@ -68,6 +77,7 @@ class RadiometricJitter(BaseTransform):
         gray_prob: probability of replacing all bands by their mean.
         blur: largest standard deviation of a Gaussian blur, pixels; half of the images are blurred.
         noise: largest standard deviation of additive noise, in units of the image; half of the images get it.
+        peak: largest value; what is above is cut off. 255 for 8-bit images, 10000 for reflectance times 10000.
     """
 
     def __init__(
@@ -77,7 +87,9 @@ class RadiometricJitter(BaseTransform):
         gray_prob: float = 0.2,
         blur: float = 1.0,
         noise: float = 6.0,
+        peak: float = 255.0,
     ) -> None:
+        self.peak = peak
         self.gain = gain
         self.gamma = gamma
         self.gray_prob = gray_prob
@@ -85,10 +97,10 @@ class RadiometricJitter(BaseTransform):
         self.noise = noise
 
     def transform(self, results: dict) -> dict:
-        image = results["img"].astype(np.float32).clip(0, 255)
+        image = results["img"].astype(np.float32).clip(0, self.peak)
         bands = image.shape[2]
         exponent = math.exp(_random.uniform(-1, 1) * math.log(self.gamma))
-        image = 255 * (image / 255) ** exponent
+        image = self.peak * (image / self.peak) ** exponent
         image *= _random.uniform(1 - self.gain, 1 + self.gain, size=bands)
         if _random.uniform() < self.gray_prob:
             image[:] = image.mean(axis=2, keepdims=True)
@@ -96,7 +108,7 @@ class RadiometricJitter(BaseTransform):
             image = cv2.GaussianBlur(image, (0, 0), _random.uniform(0.1, max(self.blur, 0.1)))
         if _random.uniform() < 0.5:
             image += _random.normal(0, _random.uniform(0, self.noise), size=image.shape)
-        results["img"] = image.clip(0, 255).astype(np.float32)
+        results["img"] = image.clip(0, self.peak).astype(np.float32)
         return results
 
 

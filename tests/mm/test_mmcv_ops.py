@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import types
 
@@ -106,6 +107,54 @@ def test_roi_align_samples_and_scatters_like_the_loop():
     torch.testing.assert_close(gradient, expected_gradient)
 
 
+def test_no_regions_give_no_features():
+    from mmcv.ops import roi_align
+
+    image = torch.randn(1, 3, 8, 8, requires_grad=True)
+    output = roi_align(image, torch.zeros(0, 5), (7, 7), 0.25, 2, "avg", True)
+    assert output.shape == (0, 3, 7, 7)
+    (gradient,) = torch.autograd.grad(output.sum(), image)
+    assert not gradient.any()
+
+
+def test_masks_are_cropped_and_resized_as_mask_heads_need_it():
+    from mmdet.structures.mask import BitmapMasks
+
+    mask = np.zeros((1, 20, 30), np.uint8)
+    mask[0, 4:12, 6:18] = 1
+    crop = BitmapMasks(mask, 20, 30).crop_and_resize(np.array([[6.0, 4.0, 30.0, 20.0]]), (16, 24), np.array([0]))
+    expected = np.zeros((16, 24), np.uint8)
+    expected[:8, :12] = 1
+    np.testing.assert_array_equal(crop.masks[0], expected)
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5])
+def test_focal_loss_is_that_of_its_formula(gamma):
+    from mmcv.ops import sigmoid_focal_loss
+
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(40, 3, dtype=torch.float64)).requires_grad_()
+    target = torch.randint(0, 4, (40,))  # 3 stands for background
+    loss = sigmoid_focal_loss(logits, target, gamma, 0.25, None, "none")
+    present = F.one_hot(target, 4)[:, :3].bool()
+    right = torch.where(present, logits.sigmoid(), 1 - logits.sigmoid())
+    expected = -torch.where(present, 0.25, 0.75) * (1 - right) ** gamma * right.log()
+    torch.testing.assert_close(loss, expected)
+    upstream = torch.rand_like(loss)
+    (gradient,) = torch.autograd.grad(loss, logits, upstream)
+    (expected_gradient,) = torch.autograd.grad(expected, logits, upstream)
+    torch.testing.assert_close(gradient, expected_gradient)
+    mean = sigmoid_focal_loss(logits, target, gamma, 0.25, None, "mean")
+    torch.testing.assert_close(mean, expected.sum() / 40)
+
+
+def test_focal_loss_with_weights_of_classes_is_not_had():
+    from mmcv.ops import sigmoid_focal_loss
+
+    with pytest.raises(mmcv_ops.MissingOperatorError, match="sigmoid_focal_loss with weights of classes"):
+        sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 2.0, 0.25, torch.ones(3), "none")
+
+
 def test_max_pool_roi_align_says_what_to_install():
     from mmcv.ops import roi_align
 
@@ -194,3 +243,18 @@ def test_installs_although_mmcv_was_imported_before(monkeypatch):
     assert mmcv_ops.install() is True
     assert mmcv._ext is sys.modules["mmcv._ext"]
     assert callable(mmcv._ext.nms)
+
+
+def test_modules_imported_without_operators_get_them():
+    """In a process of its own: mmdet first, then the operators."""
+    code = (
+        "import mmdet.structures.mask.structures as masks\n"
+        "assert masks.roi_align.__module__ == masks.__name__, 'nothing to mend'\n"
+        "import dynamicvis.mm, mmcv.ops, mmdet.models\n"
+        "assert masks.roi_align is mmcv.ops.roi_align\n"
+        "import numpy, torch\n"
+        "mask = masks.BitmapMasks(numpy.ones((1, 4, 4), 'uint8'), 4, 4)\n"
+        "print(mask.crop_and_resize(numpy.array([[0., 0., 4., 4.]]), (2, 2), numpy.array([0])).masks.sum())\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["4"]), result.stderr

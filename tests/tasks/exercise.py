@@ -52,8 +52,8 @@ def exercise(config: str, data: Path, work: Path, *options: str) -> Life:
         tool("test")([path, str(work / "epoch_2.pth"), "--out", str(work / "out"), *shared])
     lines = [
         json.loads(line)
-        for run in sorted(folder for folder in work.iterdir() if (folder / "vis_data").is_dir())
-        for line in (run / "vis_data" / "scalars.json").read_text().splitlines()
+        for path in sorted(work.glob("*/vis_data/scalars.json"))
+        for line in path.read_text().splitlines()
     ]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 4

@@ -1,23 +1,53 @@
 # LEVIR-Ship: tiny ships in 512 x 512 optical images, 2320 / 788 / 788 for training, validation and test, one class.
-# COCO annotations in annotations/{train,val,test}.json, images in images/.
-data_root = "data/levir-ship/"
+# Made by `python tools/prepare_data.py levir-ship --source FOLDER --out data/levir-ship`.
+data_root = "{{$DYNAMICVIS_DATA:data}}/levir-ship/"
 metainfo = dict(classes=("ship",), palette=[(220, 20, 60)])
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="RandomFlip", prob=0.5, direction="vertical"),
     dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.5, 1.8), keep_ratio=True, interpolation="bicubic"),
     dict(type="RandomCrop", crop_size=(1024, 1024), crop_type="absolute", allow_negative_crop=True),
-    dict(type="Pad", size=(1024, 1024), pad_val=dict(img=(103.53, 116.28, 123.675))),
+    dict(type="Pad", size=(1024, 1024), pad_val=dict(img=(123.675, 116.28, 103.53))),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
     dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+# Test-time flips: `tools/test.py --tta`.
+tta_pipeline = [
+    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic")],
+            [
+                dict(type="RandomFlip", prob=0.0),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="vertical"),
+            ],
+            [dict(type="LoadAnnotations", with_bbox=True)],
+            [
+                dict(
+                    type="PackDetInputs",
+                    meta_keys=(
+                        "img_id",
+                        "img_path",
+                        "ori_shape",
+                        "img_shape",
+                        "scale_factor",
+                        "flip",
+                        "flip_direction",
+                    ),
+                )
+            ],
+        ],
+    ),
 ]
 
 train_dataloader = dict(
@@ -27,7 +57,7 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=None,
     dataset=dict(
-        type="CocoDataset",
+        type="dynamicvis.CocoDataset",
         data_root=data_root,
         ann_file="annotations/train.json",
         data_prefix=dict(img="images/"),
@@ -42,7 +72,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="dynamicvis.CocoDataset",
         data_root=data_root,
         ann_file="annotations/val.json",
         data_prefix=dict(img="images/"),
@@ -56,7 +86,7 @@ test_dataloader = dict(
     num_workers=2,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="dynamicvis.CocoDataset",
         data_root=data_root,
         ann_file="annotations/test.json",
         data_prefix=dict(img="images/"),

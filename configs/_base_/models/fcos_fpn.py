@@ -3,10 +3,9 @@
 model = dict(
     type="FCOS",
     data_preprocessor=dict(
-        type="DetDataPreprocessor",
+        type="dynamicvis.DetDataPreprocessor",
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
     neck=dict(type="FPN", out_channels=256, num_outs=5),
@@ -31,3 +30,5 @@ model = dict(
         nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type="nms", iou_threshold=0.6), max_per_img=100
     ),
 )
+# Boxes of an image and its flips, merged by NMS; see the data set's tta_pipeline.
+tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.6), max_per_img=100))

@@ -24,5 +24,5 @@ param_scheduler = [
 ]
 custom_hooks = [
     dict(type="dynamicvis.RouterNoiseHook"),
-    dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=0.005, gamma=200, update_buffers=True, priority=49),
+    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.005, gamma=200, update_buffers=True, priority=49),
 ]

@@ -31,3 +31,20 @@ class AnyBands:
         self._enable_normalize = True
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)  # type: ignore[attr-defined]
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        """Normalise, pad and stack a batch, as the class it is mixed into does.
+
+        Raises:
+            ValueError: an image has another number of bands than mean and std.
+        """
+        if self._enable_normalize and isinstance(data, dict):
+            for index, image in enumerate(data["inputs"]):
+                if len(image) != len(self.mean):
+                    samples = data.get("data_samples") or []
+                    path = samples[index].metainfo.get("img_path") if index < len(samples) else None
+                    raise ValueError(
+                        f"{path or 'an image'} has {len(image)} bands, but mean and std of the data preprocessor are "
+                        f"for {len(self.mean)}; give one value a band, or load as many bands"
+                    )
+        return super().forward(data, training)  # type: ignore[misc]

@@ -1,0 +1,56 @@
+# Landsat change (Wu et al. 2014): 6 bands of 30 m, 8-bit digital numbers, a few per cent of the pixels known to have
+# changed or not. `python tools/prepare_data.py landsat-cd --source FOLDER --out data/landsat-cd`: tiles of the upper
+# part of Nanjing for training, its lower part for validation, Taizhou, another scene, for the test.
+data_root = "{{$DYNAMICVIS_DATA:data}}/landsat-cd/"
+
+train_pipeline = [
+    dict(type="dynamicvis.LoadRasterPair"),
+    dict(type="dynamicvis.LoadMask", values=(0, 255), ignore=(128,)),
+    dict(type="dynamicvis.RandomRotate", prob=0.5, degree=180),
+    dict(type="RandomResize", scale=(256, 256), ratio_range=(0.8, 1.4), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(128, 128), cat_max_ratio=0.9),
+    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
+    dict(type="RandomFlip", prob=0.5, direction="vertical"),
+    # Saturation and hue are for red, green and blue.
+    dict(
+        type="dynamicvis.PhotometricDistortion",
+        brightness_delta=10,
+        contrast_range=(0.8, 1.2),
+        saturation_range=None,
+        hue_delta=None,
+        value_range=(0, 255),
+    ),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="dynamicvis.LoadRasterPair"),
+    dict(type="Resize", scale_factor=2.0, keep_ratio=True),
+    dict(type="dynamicvis.LoadMask", values=(0, 255), ignore=(128,)),
+    dict(type="PackSegInputs"),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,  # a worker beside two busy cores stalls torch's threads for longer than loading takes
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(type="dynamicvis.ChangeDataset", data_root=data_root, split="train", pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="dynamicvis.ChangeDataset", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline
+    ),
+)
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="dynamicvis.ChangeDataset", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline
+    ),
+)
+val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU", "mFscore"])
+test_evaluator = val_evaluator

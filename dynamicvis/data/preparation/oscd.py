@@ -1,0 +1,146 @@
+"""OSCD, Sentinel-2 change: training places in overlapping tiles, those of validation and test whole.
+
+The source is either the three archives of OSCD unpacked side by side, or a folder for every place with ``t1.tif``,
+``t2.tif`` (any bands) and ``cm.png`` (0, 255). Splits go by place, never by tile. Whole places are for slide inference, which counts every pixel
+once; tiles that overlap would count some of them several times.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicvis.data.oscd import label_file, place_files, read_places
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
+from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, read_binary, read_pair
+
+HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
+VAL_PLACES = ("saclay_e",)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of `prepare_oscd`."""
+    add_target_arguments(parser)
+    parser.add_argument("--source", type=Path, required=True, help="folder with the unpacked archives, or one a place")
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        metavar="B",
+        help="names of bands, such as B04 B03 B02, from the archives (default: their RGB previews)",
+    )
+    parser.add_argument(
+        "--val", nargs="+", default=VAL_PLACES, metavar="PLACE", help="places for validation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--test", nargs="+", metavar="PLACE", help="places for the test (default: those of the archives' test.txt)"
+    )
+    parser.add_argument("--tile", type=int, default=256, help="size of training tiles, pixels (default: %(default)s)")
+    parser.add_argument("--stride", type=int, default=128, help="distance between them (default: %(default)s)")
+
+
+def run(options: Namespace) -> str:
+    """Prepare from parsed arguments; returns what was written."""
+    writer = prepare_oscd(
+        options.out,
+        options.source,
+        bands=options.bands,
+        val=options.val,
+        test=options.test,
+        tile=options.tile,
+        stride=options.stride,
+        overwrite=options.overwrite,
+    )
+    return f"{options.out}: {writer.summary()}"
+
+
+def prepare_oscd(
+    out: str | Path,
+    source: str | Path,
+    *,
+    bands: Sequence[str] | None = None,
+    val: Sequence[str] = VAL_PLACES,
+    test: Sequence[str] | None = None,
+    tile: int = 256,
+    stride: int = 128,
+    overwrite: bool = False,
+) -> PairWriter:
+    """Write ``OUT/{train,val,test}/{A,B,label}/*.tif``; labels are 0 and 255.
+
+    Args:
+        out: folder to create.
+        source: folder with the original files.
+        bands: names of bands to take from the archives; None takes their RGB previews.
+        val: places for validation, out of those for training.
+        test: places for the test; None takes those that the archives name.
+        tile, stride: of the training places, pixels.
+        overwrite: replace an existing folder.
+
+    Returns:
+        The writer, with the number of pairs by split.
+
+    Raises:
+        DataSourceError: a place is unknown or in two splits, files are missing or do not fit each other, the stride
+            would leave pixels out, or ``out`` exists and ``overwrite`` is not set.
+    """
+    source = Path(source)
+    if not 1 <= stride <= tile:
+        raise DataSourceError(f"--stride must be from 1 to the tile's {tile} pixels, got {stride}")
+    places = _find_places(source, bands)
+    splits = _assign(source, places, val, test)
+    with new_folder(out, overwrite) as partial:
+        writer = PairWriter(partial, tile, stride)
+        for name, split in splits.items():
+            first, second, changed = _read_place(source, places[name], bands)
+            label = np.where(changed, CHANGED, 0).astype(np.uint8)
+            writer.write(split, name, first, second, label, tiled=split == "train")
+    return writer
+
+
+def _find_places(source: Path, bands: Sequence[str] | None) -> dict[str, Path]:
+    """Folder of every place, by name."""
+    simple = {path.parent.name: path.parent for path in sorted(source.glob("*/t1.tif"))}
+    if simple:
+        if bands is not None:
+            raise DataSourceError("--bands chooses among the archives' files; a place with t1.tif has its bands in it")
+        return simple
+    images, training = read_places(source, "train")
+    return {name: images / name for name in (*training, *read_places(source, "test")[1])}
+
+
+def _assign(
+    source: Path, places: dict[str, Path], val: Sequence[str], test: Sequence[str] | None
+) -> dict[str, str]:
+    """Split of every place."""
+    if test is None:
+        if any((folder / "t1.tif").is_file() for folder in places.values()):
+            raise DataSourceError(f"{source} has no list of test places; name them with --test")
+        test = read_places(source, "test")[1]
+    for name in (*val, *test):
+        if name not in places:
+            raise DataSourceError(f"{source} has no place {name!r}; it has {', '.join(places)}")
+    both = sorted(set(val) & set(test))
+    if both:
+        raise DataSourceError(f"place {both[0]!r} is in --val and --test; a place belongs to one split")
+    splits = {name: "val" if name in val else "test" if name in test else "train" for name in places}
+    if "train" not in splits.values():
+        raise DataSourceError(f"no place of {source} is left for training; name fewer with --val and --test")
+    return splits
+
+
+def _read_place(
+    source: Path, folder: Path, bands: Sequence[str] | None
+) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
+    if (folder / "t1.tif").is_file():
+        first, second = read_pair(folder / "t1.tif", folder / "t2.tif")
+        return first, second, read_binary(folder / "cm.png", first.shape)
+    files = [place_files(folder, date, bands) for date in (1, 2)]
+    pairs = [read_pair(first, second) for first, second in zip(*files, strict=True)]
+    shapes = {pair[0].shape[:2]: path for pair, path in zip(pairs, files[0], strict=True)}
+    if len(shapes) > 1:
+        raise DataSourceError(f"{' and '.join(map(str, shapes.values()))} differ in size; all bands must lie on one grid")
+    dates = [np.concatenate([pair[date] for pair in pairs], axis=2) for date in (0, 1)]
+    return dates[0], dates[1], read_binary(label_file(source, folder.name), dates[0].shape)

@@ -1,0 +1,122 @@
+"""Pairs of images with a map of the change, written in the layout of LEVIR-CD: ``SPLIT/{A,B,label}/NAME``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.raster import read_raster
+
+CHANGED = 255
+UNKNOWN = 128
+
+
+def starts(length: int, tile: int, stride: int) -> list[int]:
+    """Where tiles begin that cover ``length`` pixels: every ``stride``, and the last one at the end.
+
+    Tiles overlap by ``tile - stride``, the last two by more where the length asks for it; a shorter length has one.
+
+    Raises:
+        ValueError: the stride is not from 1 to ``tile``, so that pixels would be left out.
+    """
+    if not 1 <= stride <= tile:
+        raise ValueError(f"the stride of tiles must be from 1 to their size {tile}, got {stride}")
+    last = max(length - tile, 0)
+    return [*range(0, last, stride), last]
+
+
+class PairWriter:
+    """Writes pairs below a folder, whole or in tiles.
+
+    Args:
+        folder: to write into.
+        tile: size of tiles, pixels.
+        stride: distance between tiles, pixels.
+
+    Attributes:
+        counts: pairs written, by split.
+    """
+
+    def __init__(self, folder: Path, tile: int, stride: int) -> None:
+        self.folder = folder
+        self.tile = tile
+        self.stride = stride
+        self.counts: Counter[str] = Counter()
+
+    def write(
+        self, split: str, name: str, first: NDArray[Any], second: NDArray[Any], label: NDArray[np.uint8], tiled: bool
+    ) -> None:
+        """Write a pair of images (H, W, C) and its label (H, W): 0, ``CHANGED``, or ``UNKNOWN`` where nobody looked.
+
+        Tiles in which nothing is known are left out.
+        """
+        height, width = label.shape
+        if not tiled:
+            self._write(split, name, first, second, label)
+            return
+        for top in starts(height, self.tile, self.stride):
+            for left in starts(width, self.tile, self.stride):
+                window = np.s_[top : top + self.tile, left : left + self.tile]
+                if (label[window] != UNKNOWN).any():
+                    self._write(split, f"{name}_{top}_{left}", first[window], second[window], label[window])
+
+    def _write(self, split: str, name: str, *images: NDArray[Any]) -> None:
+        for kind, image in zip(("A", "B", "label"), images, strict=True):
+            folder = self.folder / split / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_tiff(folder / f"{name}.tif", np.atleast_3d(image))
+        self.counts[split] += 1
+
+    def summary(self) -> str:
+        """Pairs by split, for the user."""
+        return "pairs by split " + ", ".join(f"{split} {count}" for split, count in self.counts.items())
+
+
+def read_pair(first: Path, second: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both dates of a place, (H, W, C) each.
+
+    Raises:
+        DataSourceError: they differ in size or number of bands.
+        DataError: one cannot be read.
+    """
+    images = read_raster(first), read_raster(second)
+    if images[0].shape != images[1].shape:
+        sizes = [f"{shape[1]} x {shape[0]} pixels in {shape[2]} bands" for shape in (images[0].shape, images[1].shape)]
+        raise DataSourceError(f"{first} is {sizes[0]} and {second} is {sizes[1]}; both dates must lie on one grid")
+    return images
+
+
+def read_binary(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask (H, W) of 0 and 255.
+
+    Raises:
+        DataSourceError: it has other values, more than one band, or another size than ``shape``.
+        DataError: it cannot be read.
+    """
+    mask = read_raster(path)
+    if mask.shape != (*shape[:2], 1):
+        raise DataSourceError(
+            f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels in {mask.shape[2]} bands, its images "
+            f"{shape[1]} x {shape[0]}; a mask has the size of its images and one band"
+        )
+    values = set(np.unique(mask).tolist())
+    if not values <= {0, 255}:
+        raise DataSourceError(f"{path} holds the value {min(values - {0, 255})}; expected are 0 and 255")
+    return mask[..., 0] == 255
+
+
+def _write_tiff(path: Path, image: NDArray[Any]) -> None:
+    height, width, bands = image.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": image.dtype}
+    try:
+        with rasterio.open(path, "w", compress="deflate", predictor=2, **profile) as file:
+            file.write(image.transpose(2, 0, 1))
+    except RasterioError as error:
+        raise DataSourceError(f"{path} cannot be written ({error}); check the free space and permissions") from error
