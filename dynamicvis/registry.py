@@ -76,18 +76,20 @@ DATASETS = LazyRegistry(
     {
         "AID": "datasets.scenes",
         "BigEarthNet": "datasets.retrieval",
-        "ChangeDataset": "change.datasets",
+        "ChangeFolder": "change.datasets",
         "CocoDataset": "datasets.detection",
         "ForestNet": "datasets.retrieval",
-        "OSCDDataset": "change.datasets",
+        "MassachusettsRoads": "datasets.segmentation",
+        "OSCD": "change.datasets",
         "RegionShards": "datasets.regions",
         "SeededDataset": "reproducible",
+        "SegmentationFolder": "datasets.segmentation",
         "TorchGeo": "datasets.torchgeo_bridge",
         "UCMerced": "datasets.scenes",
-        "WHUCDDataset": "change.datasets",
+        "WHUBuilding": "datasets.segmentation",
+        "WHUCD": "change.datasets",
     },
 )
-DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
     "metric",
     root.METRICS,
@@ -97,12 +99,50 @@ METRICS = LazyRegistry(
         "PrecisionRecallMetric": "metrics.detection",
         "RegionMetric": "metrics.regions",
         "RetrievalMetric": "metrics.features",
+        "SegmentationMetric": "metrics.segmentation",
     },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
-LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
-    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+DATA_SAMPLERS = LazyRegistry(
+    "data sampler",
+    root.DATA_SAMPLERS,
+    {
+        "SeededSampler": "reproducible",
+    },
 )
-MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
+HOOKS = LazyRegistry(
+    "hook",
+    root.HOOKS,
+    {
+        "IterationSeedHook": "reproducible",
+        "SkippedImagesHook": "loading",
+    },
+)
+LOOPS = LazyRegistry("loop", root.LOOPS, {})
+OPTIM_WRAPPERS = LazyRegistry(
+    "optim_wrapper",
+    root.OPTIM_WRAPPERS,
+    {
+        "AmpOptimWrapper": "optim",
+    },
+)
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor",
+    root.OPTIM_WRAPPER_CONSTRUCTORS,
+    {
+        "LayerDecayConstructor": "optim",
+    },
+)
+MODEL_WRAPPERS = LazyRegistry(
+    "model_wrapper",
+    root.MODEL_WRAPPERS,
+    {
+        "FullySharded": "distributed",
+    },
+)
+RUNNERS = LazyRegistry(
+    "runner",
+    root.RUNNERS,
+    {
+        "ShardedRunner": "distributed",
+    },
+)

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = [(record["step"], record[options.metric]) for record in records if options.metric in record]
         left.plot(*zip(*losses, strict=True), color=color, label=name)
         right.plot(*zip(*metrics, strict=True), color=color, marker="o", label=name)
-    left.set(xlabel="iteration", ylabel="training loss", ylim=(1, 2.7))
+    left.set(xlabel="iteration", ylabel="training loss", ylim=(0, None))
     right.set(xlabel="epoch", ylabel=f"{options.metric} on the validation split", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
