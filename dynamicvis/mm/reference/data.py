@@ -5,7 +5,7 @@ Class names, and so the numbers of labels, are those of this package's data sets
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +59,7 @@ class PretrainFmowWebDataset(IterableDataset):
 
     Args:
         shards_path_or_url: the shards, ``FOLDER/{00000..00127}.tar``, of which the folder is taken, whole.
+        pipeline: transforms; boxes and labels are loaded before the first.
         test_mode: in the order of the shards.
         data_name, per_gpu_batch_size, num_workers, shuffle_buffer_size: not needed, and ignored.
         **settings: as there.
@@ -67,6 +68,7 @@ class PretrainFmowWebDataset(IterableDataset):
     def __init__(
         self,
         shards_path_or_url: str,
+        pipeline: Sequence[Any],
         data_name: str = "Fmow",
         per_gpu_batch_size: int = 1,
         num_workers: int = 1,
@@ -74,7 +76,9 @@ class PretrainFmowWebDataset(IterableDataset):
         test_mode: bool = False,
         **settings: Any,
     ) -> None:
-        self._shards = RegionShards(str(Path(shards_path_or_url).parent), test_mode=test_mode, **settings)
+        transforms = [{"type": "mmdet.LoadAnnotations", "with_bbox": True}, *pipeline]
+        folder = str(Path(shards_path_or_url).parent)
+        self._shards = RegionShards(folder, pipeline=transforms, test_mode=test_mode, **settings)
         self._test_mode = test_mode
 
     @property
