@@ -453,3 +453,16 @@ def test_settings_of_its_pretraining_without_equivalent_are_named(part, setting,
     config[part] = config[part] | setting
     with pytest.raises(UnsupportedSetting, match=message):
         build(config, "mmdet")
+
+
+def test_released_pretraining_has_the_parameters_of_the_reference():
+    config = pretraining_model()
+    config["backbone"] |= {"arch": "b", "img_size": 512, "is_softmax_on_x": True}
+    config["pre_neck"]["in_channels"] = [96, 192, 384, 768]
+    with torch.device("meta"):
+        model = build(config, "mmdet")
+    counts = {
+        name: sum(parameter.numel() for parameter in getattr(model, name).parameters())
+        for name in ("backbone", "pre_neck", "neck", "head")
+    }
+    assert counts == {"backbone": 36_745_536, "pre_neck": 2_729_984, "neck": 1_638_656 + 258_305, "head": 32_320}
