@@ -82,7 +82,8 @@ def _cut(image_path: Path, mask_path: Path, images: Path, masks: Path, tile: int
     if image.shape[:2] != mask.shape[:2]:
         raise DataError(f"{image_path} and {mask_path} are of different sizes: {image.shape[:2]} and {mask.shape[:2]}")
     count = 0
-    for top, left in windows(*image.shape[:2], tile, stride):
+    height, width = image.shape[:2]
+    for top, left in windows(height, width, tile, stride):
         window = np.s_[top : top + tile, left : left + tile]
         if (image[window] == _EMPTY).all():
             continue
