@@ -46,7 +46,9 @@ MODELS = LazyRegistry(
     {
         "ConcatFusion": "change.decoder",
         "DetDataPreprocessor": "preprocessing.detection",
+        "Embedder": "embedding",
         "MLPSegHead": "change.decoder",
+        "MeanPoolNorm": "pooling",
         "RegionClassifier": "pretraining",
         "RegionRoIExtractor": "roi_extractors",
         "SegDataPreProcessor": "preprocessing.segmentation",
@@ -59,39 +61,88 @@ TRANSFORMS = LazyRegistry(
     "transform",
     root.TRANSFORMS,
     {
+        "LoadBigEarthNetPatch": "reflectance",
         "LoadMask": "loading",
         "LoadRaster": "loading",
         "LoadRasterPair": "change.transforms",
         "PhotometricDistortion": "change.transforms",
         "RandomRotate": "change.transforms",
+        "ReflectanceToByte": "reflectance",
     },
 )
 DATASETS = LazyRegistry(
     "dataset",
     root.DATASETS,
     {
-        "ChangeDataset": "change.datasets",
+        "AID": "datasets.scenes",
+        "BigEarthNet": "datasets.retrieval",
+        "ChangeFolder": "change.datasets",
         "CocoDataset": "datasets.detection",
-        "OSCDDataset": "change.datasets",
+        "ForestNet": "datasets.retrieval",
+        "MassachusettsRoads": "datasets.segmentation",
+        "OSCD": "change.datasets",
         "RegionShards": "datasets.regions",
         "SeededDataset": "reproducible",
-        "WHUCDDataset": "change.datasets",
+        "SegmentationFolder": "datasets.segmentation",
+        "TorchGeo": "datasets.torchgeo_bridge",
+        "UCMerced": "datasets.scenes",
+        "WHUBuilding": "datasets.segmentation",
+        "WHUCD": "change.datasets",
     },
 )
-DATA_SAMPLERS = LazyRegistry("data sampler", root.DATA_SAMPLERS, {"SeededSampler": "reproducible"})
 METRICS = LazyRegistry(
     "metric",
     root.METRICS,
     {
         "CocoMetric": "metrics.detection",
+        "FrozenFeatureMetric": "metrics.features",
         "PrecisionRecallMetric": "metrics.detection",
         "RegionMetric": "metrics.regions",
+        "RetrievalMetric": "metrics.features",
+        "SegmentationMetric": "metrics.segmentation",
     },
 )
-HOOKS = LazyRegistry("hook", root.HOOKS, {"IterationSeedHook": "reproducible", "SkippedImagesHook": "loading"})
-LOOPS = LazyRegistry("loop", root.LOOPS, {})
-OPTIM_WRAPPERS = LazyRegistry("optim_wrapper", root.OPTIM_WRAPPERS, {"AmpOptimWrapper": "optim"})
-OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
-    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, {"LayerDecayConstructor": "optim"}
+DATA_SAMPLERS = LazyRegistry(
+    "data sampler",
+    root.DATA_SAMPLERS,
+    {
+        "SeededSampler": "reproducible",
+    },
 )
-MODEL_WRAPPERS = LazyRegistry("model_wrapper", root.MODEL_WRAPPERS, {})
+HOOKS = LazyRegistry(
+    "hook",
+    root.HOOKS,
+    {
+        "IterationSeedHook": "reproducible",
+        "SkippedImagesHook": "loading",
+    },
+)
+LOOPS = LazyRegistry("loop", root.LOOPS, {})
+OPTIM_WRAPPERS = LazyRegistry(
+    "optim_wrapper",
+    root.OPTIM_WRAPPERS,
+    {
+        "AmpOptimWrapper": "optim",
+    },
+)
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    "optimizer wrapper constructor",
+    root.OPTIM_WRAPPER_CONSTRUCTORS,
+    {
+        "LayerDecayConstructor": "optim",
+    },
+)
+MODEL_WRAPPERS = LazyRegistry(
+    "model_wrapper",
+    root.MODEL_WRAPPERS,
+    {
+        "FullySharded": "distributed",
+    },
+)
+RUNNERS = LazyRegistry(
+    "runner",
+    root.RUNNERS,
+    {
+        "ShardedRunner": "distributed",
+    },
+)

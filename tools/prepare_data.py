@@ -12,16 +12,21 @@ from dynamicvis.data.raster import DataError
 # Module of dynamicvis.data.preparation by name of the data set. Each has HELP, add_arguments(parser) and
 # run(options), which returns one line for the user.
 DATASETS = {
+    "aid": "aid",
     "fmow": "fmow",
     "landsat-cd": "landsat_cd",
     "levir-ship": "levir_ship",
+    "mass-roads": "road_windows",
+    "massachusetts-roads": "massachusetts_roads",
     "mosaics": "mosaics",
     "nwpu": "nwpu",
+    "oam-buildings": "oam_buildings",
     "oscd": "oscd",
     "sen2ships": "sen2ships",
     "shards": "shards",
     "ssdd": "ssdd",
     "trees": "neon_trees",
+    "ucmerced": "ucmerced",
 }
 
 

@@ -13,34 +13,38 @@ from dynamicvis.backbone.block import SelectiveBlock
 from dynamicvis.backbone.model import DynamicVis
 
 
-def balance_loss(weights: Sequence[Tensor], indices: Sequence[Tensor]) -> Tensor:
-    """How unevenly the blocks of one stage share the places of the grid.
+def balance_loss(logits: Sequence[Tensor], keep_ratio: float) -> Tensor:
+    """How unevenly the blocks of one stage share the places of the grid: the squared coefficient of variation of load.
 
-    Over all images and blocks, f is the share of the selected tokens that lies in a place, p the mean of the scores
-    there, and the loss, as for mixtures of experts, is the number of places times the sum of f p: 1 when all places
-    are selected equally often, more where often selected places also score high. The gradient flows through p.
+    The load of a place is the mean, over images and blocks, of a smooth estimate of its being selected: the logistic
+    function of how far its logit lies above the least one that is selected, in standard deviations of the image's
+    logits. So the loss is 0 when all places have the same load, and scaling the logits, which changes no selection,
+    does not change it.
 
-    In distributed runs both are means over all processes, which must have batches of equal size; the gradient is that
-    of the own part, as data-parallel averaging wants it.
+    In distributed runs the load is the mean over all processes, which must have batches of equal size; the gradient is
+    that of the own part, as data-parallel averaging wants it.
 
     Args:
-        weights: (batch, places) a block, scores after the softmax.
-        indices: (batch, kept) a block, places selected.
+        logits: (batch, places) a block.
+        keep_ratio: fraction of the places that the blocks select, below 1.
 
     Returns:
         A scalar.
 
-    Source: Fedus et al. 2022, arXiv 2101.03961, equation 4, with places for experts.
+    Source: Shazeer et al. 2017, arXiv 1701.06538, appendix A, with places for experts.
     """
-    chosen = [torch.zeros_like(w).detach().scatter_(1, i, 1.0) for w, i in zip(weights, indices, strict=True)]
-    share = _mean_of_processes(torch.stack(chosen).mean(dim=(0, 1)))
-    own = torch.stack(list(weights)).mean(dim=(0, 1))
-    score = own + (_mean_of_processes(own.detach()) - own.detach())
-    return len(score) * ((share / share.sum()) * score).sum()
+    scores = torch.stack(list(logits)).flatten(0, 1)
+    kept = max(1, round(keep_ratio * scores.shape[1]))
+    with torch.no_grad():
+        threshold = scores.topk(kept, dim=1).values[:, -1:]
+        width = scores.std(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+    own = torch.sigmoid((scores - threshold) / width).mean(dim=0)
+    load = own + (_mean_of_processes(own.detach()) - own.detach())
+    return load.var(correction=0) / load.mean().square()
 
 
 class RouterBalance:
-    """Collects what the routers of a backbone do in a forward in training mode, for its load-balancing loss.
+    """Collects the logits of a backbone's routers in a forward in training mode, for its load-balancing loss.
 
     Blocks without a router, and blocks that keep every token, are left out. `remove` ends it.
 
@@ -52,17 +56,16 @@ class RouterBalance:
     """
 
     def __init__(self, backbone: DynamicVis) -> None:
-        self._scores: dict[SelectiveBlock, Tensor] = {}
-        self._selected: dict[SelectiveBlock, Tensor] = {}
+        self._logits: dict[SelectiveBlock, Tensor] = {}
         self._stages: list[list[SelectiveBlock]] = []
         self._handles: list[RemovableHandle] = [backbone.register_forward_pre_hook(self._clear)]
         for stage in backbone.stages:
             blocks = [block for block in stage.modules() if isinstance(block, SelectiveBlock)]
             blocks = [block for block in blocks if block.keep_ratio is not None and block.keep_ratio < 1]
             self._stages += [blocks] if blocks else []
-            for block in blocks:
-                self._handles += self._watch(block)
+            self._handles += [self._watch(block) for block in blocks]
         if not self._stages:
+            self.remove()
             raise ValueError("no block of the backbone selects: its keep ratios are 1 or None; drop the balance loss")
 
     def loss(self) -> Tensor:
@@ -76,24 +79,19 @@ class RouterBalance:
 
     def _losses(self) -> Iterator[Tensor]:
         for blocks in self._stages:
-            weights = [self._scores[block].float().softmax(dim=1) for block in blocks]
-            yield balance_loss(weights, [self._selected[block] for block in blocks])
+            assert blocks[0].keep_ratio is not None
+            yield balance_loss([self._logits[block].float() for block in blocks], blocks[0].keep_ratio)
 
     def _clear(self, backbone: nn.Module, inputs: Any) -> None:
-        self._scores.clear()
-        self._selected.clear()
+        self._logits.clear()
 
-    def _watch(self, block: SelectiveBlock) -> list[RemovableHandle]:
-        def router_hook(router: nn.Module, inputs: Any, logits: Tensor) -> None:
+    def _watch(self, block: SelectiveBlock) -> RemovableHandle:
+        def keep(router: nn.Module, inputs: Any, logits: Tensor) -> None:
             if block.training and torch.is_grad_enabled():
-                self._scores[block] = logits.squeeze(-1)
-
-        def block_hook(module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
-            if block.training and torch.is_grad_enabled():
-                self._selected[block] = output[1]
+                self._logits[block] = logits.squeeze(-1)
 
         assert block.router is not None
-        return [block.router.register_forward_hook(router_hook), block.register_forward_hook(block_hook)]
+        return block.router.register_forward_hook(keep)
 
 
 def _mean_of_processes(values: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class DynamicVis(nn.Module):
             Any other input size is taken too: the embedding is interpolated to the grid at hand.
         noise: scale of the Gumbel noise on the scores in training: a float (fixed) or a `NoiseDecay`.
         gradient_checkpointing: keep only the tokens between the blocks in training, and compute the inside of each
-            block again in the backward pass, with the same noise: less memory for a third more time.
+            block again in the backward pass, with the same noise: less memory, at the price of a second forward.
 
     Attributes:
         record_selection: when True, every forward leaves its selections in ``last_selection``.
@@ -244,33 +244,47 @@ class DynamicVis(nn.Module):
     ) -> torch.Tensor:
         if workspace is None:
             return tokens + resize_position_embedding(self.pos_embed, self.grid, grid)
+        resampling = None if grid == self.grid else _resampling_matrices(self.pos_embed, self.grid, grid)
         for begin in range(0, grid[0], _EMBEDDING_ROWS):
             rows = slice(begin, begin + _EMBEDDING_ROWS)
-            embedding = resize_position_embedding(self.pos_embed, self.grid, grid, rows)
+            embedding = _resample(self.pos_embed, self.grid, resampling, rows)
             tokens.unflatten(1, grid)[:, rows].add_(embedding.unflatten(1, (-1, grid[1])))
         return tokens
 
 
-def resize_position_embedding(
-    embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int], rows: slice = slice(None)
+def resize_position_embedding(embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
+    """Bicubic resampling of (1, height * width, dim) from one grid to another."""
+    return embedding if old == new else _resample(embedding, old, _resampling_matrices(embedding, old, new))
+
+
+def _resample(
+    embedding: torch.Tensor,
+    grid: tuple[int, int],
+    matrices: tuple[torch.Tensor, torch.Tensor] | None,
+    rows: slice = slice(None),
 ) -> torch.Tensor:
-    """Bicubic resampling of (1, height * width, dim) from one grid to another; ``rows`` picks rows of the new grid."""
-    maps = embedding.unflatten(1, old)
-    if old == new:
+    """Rows of the new grid; without matrices of the grid at hand."""
+    maps = embedding.unflatten(1, grid)
+    if matrices is None:
         return maps[:, rows].flatten(1, 2)
     # Resampling is linear and separable; as two matrix products it takes a quarter of F.interpolate's time.
-    vertical, horizontal = (
-        _resampling_matrix(old[axis], new[axis], embedding.device, torch.promote_types(embedding.dtype, torch.float32))
-        for axis in range(2)
-    )
+    vertical, horizontal = matrices
     maps = torch.tensordot(vertical[rows], maps.to(vertical.dtype)[0], dims=1)
     return torch.matmul(horizontal, maps).flatten(0, 1).unsqueeze(0).to(embedding.dtype)
 
 
-def _resampling_matrix(old: int, new: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(new, old): what bicubic interpolation does along one axis."""
-    unit = torch.eye(old, device=device, dtype=dtype)
-    return F.interpolate(unit[None, None], size=(new, old), mode="bicubic", align_corners=False)[0, 0]
+def _resampling_matrices(
+    embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What bicubic interpolation does along rows and columns, each (new, old)."""
+    dtype = torch.promote_types(embedding.dtype, torch.float32)
+
+    def along(axis: int) -> torch.Tensor:
+        unit = torch.eye(old[axis], device=embedding.device, dtype=dtype)
+        size = (new[axis], old[axis])
+        return F.interpolate(unit[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
+
+    return along(0), along(1)
 
 
 def _check_ratio(ratio: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
@@ -65,3 +66,22 @@ def _read(path: str, name: str, bands: Sequence[int] | None) -> NDArray[Any]:
         raise DataError(
             f"{name} cannot be read as an image and may be damaged ({reason}); get the file anew"
         ) from error
+
+
+def write_raster(path: str | Path, image: NDArray[Any], crs: Any = None, transform: Affine | None = None) -> None:
+    """Write an image (H, W, C) or (H, W) as a compressed GeoTIFF, with its place where it is given.
+
+    Args:
+        path: file to write.
+        image: values of any type that GeoTIFF holds.
+        crs: coordinate reference system as rasterio takes it.
+        transform: from pixels to coordinates.
+    """
+    bands = np.atleast_3d(image).transpose(2, 0, 1)
+    place = {} if transform is None else {"crs": crs, "transform": transform}
+    count, height, width = bands.shape
+    profile = {"width": width, "height": height, "count": count, "dtype": bands.dtype, "compress": "deflate"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", **profile, **place) as file:
+            file.write(bands)

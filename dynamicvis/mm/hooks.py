@@ -36,7 +36,7 @@ class RouterBalanceHook(Hook):
     """Adds a load-balancing loss of the routers to any model with a DynamicVis backbone, as ``loss_balance``.
 
     Args:
-        weight: of the loss, which is 1 when all places of an image are selected equally often.
+        weight: of the loss, which is 0 when all places of an image are selected equally often.
 
     See :class:`dynamicvis.backbone.RouterBalance`.
     """

@@ -146,7 +146,8 @@ class LoadMask(BaseTransform):
                 "a mask must have the size of its image"
             )
         results["gt_seg_map"] = self._classify(mask, path)
-        results.setdefault("seg_fields", []).append("gt_seg_map")
+        # A list of its own: augmented copies of a sample in testing share theirs.
+        results["seg_fields"] = [*results.get("seg_fields", ()), "gt_seg_map"]
         return results
 
     def _classify(self, mask: NDArray[Any], path: str) -> NDArray[np.uint8]:

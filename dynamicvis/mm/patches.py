@@ -24,3 +24,22 @@ def disable_broken_multimodal() -> bool:
 
     dependency.WITH_MULTIMODAL = False
     return True
+
+
+def find_shipped_configs() -> bool:
+    """Let ``_base_ = "mmseg::..."`` find mmseg where its distribution has another name than MMEngine thinks.
+
+    MMEngine asks for a distribution ``mmsegmentation``; the maintained fork is called ``onedl-mmsegmentation``.
+
+    Returns:
+        True when MMEngine was told.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    try:
+        version(MODULE2PACKAGE["mmseg"])
+    except PackageNotFoundError:
+        if importlib.util.find_spec("mmseg") is not None:
+            MODULE2PACKAGE["mmseg"] = "mmseg"
+            return True
+    return False

@@ -8,7 +8,8 @@ detection, instances  ``predictions.json``, COCO's format of results: boxes xywh
 segmentation, change  ``maps/*.png``, 8 bits, the value of a pixel is its class, with the colours of the classes;
                       ``predictions.json`` says which map belongs to which image
 classification        ``predictions.csv``, a line an image: truth, prediction, score of every class
-regions               ``predictions.csv``, a line a region: its box, truth, prediction, score of every class
+regions               ``predictions.csv``, a line a region: its box in pixels of the original image, truth,
+                      prediction, score
 retrieval             ``predictions.csv``, the 20 nearest images of the database for every query, by the L1 distance of
                       their embeddings; ``embeddings.npy``, a row an image, and ``embeddings.csv``, which image
 ====================  =========================================================================================
@@ -37,6 +38,7 @@ from torch import nn
 from dynamicvis.data.preparation.folder import new_folder
 from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.pictures import Panel, Sheet, Shown, class_map, instances, labels, show
+from dynamicvis.pretraining import RegionClassifier
 
 _SAMPLES = 8  # rows of the sheet
 _RETRIEVED = 20
@@ -208,7 +210,9 @@ class LabelWriter:
         self._lines.append([image, ";".join(truth), ";".join(predicted), *scores.tolist()])
 
     def finish(self) -> None:
-        _write_csv(self._path, ["image"], self._classes, self._lines)
+        scores = len(self._lines[0]) - 3 if self._lines else len(self._classes.names)
+        names = [self._classes.name(index) for index in range(scores)]
+        _write_table(self._path, ["image", "truth", "prediction", *names], self._lines)
 
     def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
         truth, predicted, scores = self._content(sample)
@@ -234,37 +238,33 @@ class RegionWriter:
         self._lines: list[list[Any]] = []
 
     def add(self, sample: Any, image: str) -> None:
-        boxes, truth, predicted, scores = self._content(sample)
-        for box, expected, found, values in zip(boxes, truth, predicted, scores, strict=True):
-            names = [self._classes.name(expected), self._classes.name(found)]
-            self._lines.append([image, *box.tolist(), *names, *values.tolist()])
+        for box, *names, score in self._regions(sample):
+            self._lines.append([image, *box, *names, score])
 
     def finish(self) -> None:
-        _write_csv(self._path, ["image", "left", "top", "right", "bottom"], self._classes, self._lines)
+        head = ["image", "left", "top", "right", "bottom", "truth", "prediction", "score"]
+        _write_table(self._path, head, self._lines)
 
     def panels(self, sample: Any, index: int, picture: Shown) -> tuple[Panel, Panel]:
-        boxes, truth, predicted, scores = self._content(sample)
-        captions = [
-            [self._classes.name(index) for index in truth],
-            [
-                f"{self._classes.name(index)} {values.max():.2f}"
-                for index, values in zip(predicted, scores, strict=True)
-            ],
-        ]
-        return tuple(  # type: ignore[return-value]
-            instances(picture, boxes, [self._classes.color(index) for index in indices], names)
-            for indices, names in zip((truth, predicted), captions, strict=True)
+        regions = self._regions(sample)
+        boxes = np.array([box for box, *_ in regions]).reshape(-1, 4)
+        truth, predicted = (
+            [self._classes.color(int(label)) for label in _numpy(objects.labels)]
+            for objects in (sample.gt_instances, sample.pred_instances)
+        )
+        return (
+            instances(picture, boxes, truth, [name for _, name, _, _ in regions]),
+            instances(picture, boxes, predicted, [f"{name} {score:.2f}" for _, _, name, score in regions]),
         )
 
-    @staticmethod
-    def _content(sample: Any) -> tuple[NDArray, list[int], list[int], NDArray]:
+    def _regions(self, sample: Any) -> list[tuple[list[float], str, str, float]]:
+        """Box, truth, prediction and score of every region; the samples have the boxes in pixels of the input."""
         truth, predicted = sample.gt_instances, sample.pred_instances
-        return (
-            _numpy(truth.bboxes).reshape(-1, 4),
-            _numpy(truth.labels).astype(int).tolist(),
-            _numpy(predicted.labels).astype(int).tolist(),
-            _numpy(predicted.scores),
+        boxes = _numpy(truth.bboxes).reshape(-1, 4) / np.tile(sample.metainfo.get("scale_factor", (1.0, 1.0)), 2)
+        expected, found = (
+            [self._classes.name(int(label)) for label in _numpy(objects.labels)] for objects in (truth, predicted)
         )
+        return list(zip(boxes.tolist(), expected, found, _numpy(predicted.scores).tolist(), strict=True))
 
 
 class EmbeddingWriter:
@@ -316,17 +316,11 @@ def _write_table(path: Path, head: Sequence[str], lines: Sequence[Sequence[Any]]
         writer.writerows(lines)
 
 
-def _write_csv(path: Path, head: Sequence[str], classes: Classes, lines: Sequence[Sequence[Any]]) -> None:
-    scores = len(lines[0]) - len(head) - 2 if lines else len(classes.names)
-    names = [classes.name(index) for index in range(scores)]
-    _write_table(path, [*head, "truth", "prediction", *names], lines)
-
-
-def _writer_for(sample: Any) -> Callable[[Path, Classes], Writer]:
+def _writer_for(sample: Any, model: nn.Module) -> Callable[[Path, Classes], Writer]:
     if "pred_sem_seg" in sample:
         return MapWriter
     if "pred_instances" in sample:
-        return BoxWriter if "bboxes" in sample.pred_instances else RegionWriter
+        return RegionWriter if isinstance(model, RegionClassifier) else BoxWriter
     if "pred_label" in sample:
         return LabelWriter
     if "embedding" in sample:
@@ -360,9 +354,12 @@ class PredictionHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        for inputs, sample in zip(_images(data_batch), outputs or (), strict=True):
+        images, samples = _images(data_batch), list(outputs or ())
+        if len(images) != len(samples):
+            raise PredictionError(f"--out needs one prediction an image, got {len(samples)} for {len(images)} images")
+        for inputs, sample in zip(images, samples, strict=True):
             if self._writer is None:
-                self._writer = _writer_for(sample)(self._folder, _classes(runner.test_dataloader.dataset))
+                self._writer = _writer_for(sample, runner.model)(self._folder, _classes(runner.test_dataloader.dataset))
             self._writer.add(sample, self._name(sample, self._seen))
             if self._seen in self._chosen:
                 dates = _dates(inputs, sample, runner.model)

@@ -47,6 +47,9 @@ def build_config(options: argparse.Namespace) -> Config:
 
 def build_runner(config: Config) -> Runner:
     """MMEngine runner, or the one that the config's ``runner_type`` names."""
+    from dynamicvis.mm.distributed import prepare_processes
+
+    prepare_processes(config)
     return RUNNERS.build(config) if "runner_type" in config else Runner.from_cfg(config)
 
 

@@ -75,6 +75,7 @@ class RegionHead(nn.Module):
         fit_width: bool = False,
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.contrast_weight = contrast_weight
         self.fc = nn.Linear(channels, num_classes)

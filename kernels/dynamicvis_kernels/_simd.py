@@ -33,6 +33,11 @@ def _atanh_ratio(square: np.ndarray) -> np.ndarray:
     return np.where(square > 1e-12, np.arctanh(root) / root, 1.0)
 
 
+def _log1p_slope(value: np.ndarray) -> np.ndarray:
+    safe = np.where(value == 0, 1.0, value)
+    return np.where(value == 0, 1.0, np.log1p(safe) / safe)
+
+
 def _exp2_slope(exponent: np.ndarray) -> np.ndarray:
     safe = np.where(exponent == 0, 1.0, exponent)
     return np.where(exponent == 0, math.log(2), np.expm1(safe * math.log(2)) / safe)
@@ -42,7 +47,8 @@ def _exp2_slope(exponent: np.ndarray) -> np.ndarray:
 # Taylor's series for float64, since the fit itself is computed in float64.
 _EXP2_SINGLE = [1.0, *_fit(_exp2_slope, 4, -0.5, 0.5)]
 _EXP2_DOUBLE = [math.log(2) ** k / math.factorial(k) for k in range(13)]
-_ATANH_SINGLE, _ATANH_DOUBLE = (_fit(_atanh_ratio, degree, 0.0, 1.0 / 9.0) for degree in (4, 12))
+_LOG1P_SINGLE = _fit(_log1p_slope, 8, 0.0, 1.0)
+_ATANH_DOUBLE = _fit(_atanh_ratio, 12, 0.0, 1.0 / 9.0)
 LOG2_E = 1.4426950408889634
 
 
@@ -226,14 +232,14 @@ def load_scalar(typing_context, address, like):
 
 @intrinsic
 def prefetch(typing_context, address):
-    """Ask for the cache line at ``address``, which need not be mapped."""
+    """Ask for the cache line at ``address``, which need not be mapped, in the second-level cache."""
 
     def generate(context, builder, sig, args):
         pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
         integer = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, integer(0), integer(3), integer(1)])
+        builder.call(function, [pointer, integer(0), integer(2), integer(1)])
         return context.get_dummy_value()
 
     return types.void(address), generate
@@ -309,11 +315,14 @@ def _negative_magnitude(typing_context, value):
 
 
 @intrinsic
-def _select_nonnegative(typing_context, value, when_true, when_false):
-    def generate(context, builder, sig, args):
-        return builder.select(builder.fcmp_unordered(">=", args[0], _constant(args[0].type, 0.0)), args[1], args[2])
+def _nonnegative_part(typing_context, value):
+    """max(value, 0); NaN stays NaN."""
 
-    return value(value, when_true, when_false), generate
+    def generate(context, builder, sig, args):
+        zero = _constant(args[0].type, 0.0)
+        return builder.select(builder.fcmp_ordered("<", args[0], zero), zero, args[0])
+
+    return value(value), generate
 
 
 @intrinsic
@@ -328,14 +337,19 @@ def lane_count(typing_context, like):
 
 
 @intrinsic
-def _atanh_series(typing_context, square):
-    """atanh(r) / r for r**2 = ``square`` in [0, 1/9]."""
-    coefficients = _ATANH_SINGLE if square.scalar == types.float32 else _ATANH_DOUBLE
+def _log1p(typing_context, value):
+    """log(1 + value) for lanes in [0, 1]."""
 
     def generate(context, builder, sig, args):
-        return _polynomial(builder, args[0], coefficients)
+        (x,), type_ = args, args[0].type
+        if value.scalar == types.float32:
+            return builder.fmul(x, _polynomial(builder, x, _LOG1P_SINGLE))
+        # 2 atanh(x / (2 + x)): a polynomial in x alone would need twice the degree.
+        root = builder.fdiv(x, builder.fadd(x, _constant(type_, 2.0)))
+        series = _polynomial(builder, builder.fmul(root, root), _ATANH_DOUBLE)
+        return builder.fmul(builder.fmul(root, _constant(type_, 2.0)), series)
 
-    return square(square), generate
+    return value(value), generate
 
 
 @njit(forceinline=True)
@@ -356,21 +370,12 @@ def store(address, width, value):
 
 
 @njit(forceinline=True)
-def _exp_negative_magnitude(value):
-    return exp2_nonpositive(_negative_magnitude(value) * LOG2_E)
-
-
-@njit(forceinline=True)
 def softplus(value):
-    """log(1 + exp(value)) = max(value, 0) + 2 atanh(e / (2 + e)) with e = exp(-abs(value))."""
-    decay = _exp_negative_magnitude(value)
-    root = decay / (decay + 2.0)
-    logarithm = root * _atanh_series(root * root) * 2.0
-    return _select_nonnegative(value, value + logarithm, logarithm)
+    """log(1 + exp(value)) = max(value, 0) + log(1 + exp(-abs(value)))."""
+    return _nonnegative_part(value) + _log1p(exp2_nonpositive(_negative_magnitude(value) * LOG2_E))
 
 
 @njit(forceinline=True)
 def sigmoid(value):
     """1 / (1 + exp(-value)), without overflow for either sign."""
-    decay = _exp_negative_magnitude(value)
-    return _select_nonnegative(value, splat(1.0, value), decay) / (decay + 1.0)
+    return splat(1.0, value) / (exp2(value * -LOG2_E) + 1.0)

@@ -68,8 +68,6 @@ def test_position_embedding_is_resampled_as_torch_does(new: tuple[int, int]) -> 
     expected = F.interpolate(embedding.transpose(1, 2).unflatten(2, old), size=new, mode="bicubic")[0].permute(1, 2, 0)
     actual = resize_position_embedding(embedding, old, new)
     torch.testing.assert_close(actual, expected.reshape(1, -1, 5))
-    rows = resize_position_embedding(embedding, old, new, slice(1, 3))
-    torch.testing.assert_close(rows, expected[1:3].reshape(1, -1, 5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

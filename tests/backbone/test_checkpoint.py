@@ -127,3 +127,16 @@ def test_unusable_files(name: str, write: Callable[[Path], None], message: str, 
     write(path)
     with pytest.raises(CheckpointError, match=f"{re.escape(str(path))}.*{message}"):
         load_checkpoint(backbone(), path)
+
+
+def test_history_of_a_run_is_dropped_and_other_objects_are_refused(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    backbone = create_backbone("test_nano")
+    content = {"state_dict": backbone.state_dict(), "message_hub": {"loss": HistoryBuffer([1.0], [1])}}
+    torch.save(content, tmp_path / "run.pth")
+    assert not load_checkpoint(create_backbone("test_nano"), tmp_path / "run.pth").missing
+
+    torch.save(content | {"more": Path("x")}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth holds objects other than tensors"):
+        load_checkpoint(backbone, tmp_path / "odd.pth")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +15,17 @@ from torch import nn
 
 from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.predictions import PredictionHook
+from dynamicvis.pretraining import RegionClassifier, RegionHead
 
 EDGE, GAP, CAPTION = 320, 6, 20
 
 
-def write(folder: Path, samples: list[BaseDataElement], images: list[torch.Tensor], channels: int, **metainfo) -> Path:
+def write(
+    folder: Path, samples: list[BaseDataElement], images: list[torch.Tensor], channels: int, model=None, **metainfo
+) -> Path:
     """What the hook writes for samples and their inputs (C, H, W) in a test of a model for so many channels."""
-    model = nn.Module()
+    model = model or nn.Sequential(OrderedDict(backbone=nn.Conv2d(channels, 4, 1)))
     model.data_preprocessor = nn.Identity()
-    model.backbone = nn.Conv2d(channels, 4, 1)
     dataset = type("Data", (list,), {"metainfo": metainfo})(samples)
     runner = SimpleNamespace(model=model, world_size=1, test_dataloader=SimpleNamespace(dataset=dataset))
     folder.mkdir(exist_ok=True)
@@ -101,20 +104,26 @@ def test_masks_are_written_as_run_lengths(tmp_path):
     assert prediction[12 * 20 :, 12 * 20 :].max() == 0
 
 
-def test_regions_are_a_table(tmp_path):
-    truth = InstanceData(
-        bboxes=torch.tensor([[0.0, 0.0, 4.0, 4.0], [8.0, 8.0, 16.0, 16.0]]), labels=torch.tensor([0, 1])
-    )
-    predicted = InstanceData(labels=torch.tensor([1, 1]), scores=torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+def test_regions_are_a_table_in_pixels_of_the_image(tmp_path):
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [16.0, 16.0, 32.0, 32.0]])
+    truth = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+    predicted = InstanceData(bboxes=boxes, labels=torch.tensor([1, 1]), scores=torch.tensor([0.75, 0.5]))
     element = sample(pred_instances=predicted, gt_instances=truth)
-    write(tmp_path, [element], [torch.zeros(3, 16, 16, dtype=torch.uint8)], 3, classes=("zoo", "port"))
+    element.set_metainfo({"scale_factor": (2.0, 2.0)})
+    head = RegionHead(2, 8)
+    model = RegionClassifier(nn.Sequential(nn.Conv2d(3, 8, 1)), [8], head)
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    write(tmp_path, [element], [image], 3, model=model, classes=("zoo", "port"), palette=[(0, 0, 255), (250, 0, 0)])
     with (tmp_path / "predictions.csv").open(newline="") as file:
         lines = list(csv.reader(file))
     assert lines == [
-        ["image", "left", "top", "right", "bottom", "truth", "prediction", "zoo", "port"],
-        ["a/b.tif", "0.0", "0.0", "4.0", "4.0", "zoo", "port", "0.25", "0.75"],
-        ["a/b.tif", "8.0", "8.0", "16.0", "16.0", "port", "port", "0.5", "0.5"],
+        ["image", "left", "top", "right", "bottom", "truth", "prediction", "score"],
+        ["a/b.tif", "0.0", "0.0", "4.0", "4.0", "zoo", "port", "0.75"],
+        ["a/b.tif", "8.0", "8.0", "16.0", "16.0", "port", "port", "0.5"],
     ]
+    _, expected, found = cells(tmp_path)
+    assert [cell[160, 240].tolist() for cell in (expected, found)] == [[250, 0, 0]] * 2
+    assert [cell[40, 80].tolist() for cell in (expected, found)] == [[0, 0, 255], [250, 0, 0]]
 
 
 def test_several_labels_are_joined(tmp_path):

@@ -359,3 +359,110 @@ def test_settings_of_its_decoder_without_equivalent_are_named():
     decoder = {"type": "mmseg.UNetDecodeNeck", "dec_dilations": (1, 2, 1, 1)}
     with pytest.raises(UnsupportedSetting, match="dec_dilations"):
         build(decoder, "opencd")
+
+
+def pretraining_model(**head: Any) -> dict[str, Any]:
+    """The model of its pretraining config."""
+    settings = golden_settings(NAMES[0])
+    neck = extractor(7, Path())
+    del neck["init_cfg"]
+    return {
+        "type": "mmpretrain.DynamicVisPretrainClassifier",
+        "data_preprocessor": {
+            "type": "DetDataPreprocessor",
+            "mean": [123.675, 116.28, 103.53],
+            "std": [58.395, 57.12, 57.375],
+            "bgr_to_rgb": True,
+            "pad_size_divisor": 32,
+        },
+        "backbone": backbone(**settings, sampling_scale={"type": "fixed", "val": 0.1}),
+        "pre_neck": {
+            "type": "FPN",
+            "in_channels": settings["arch"]["c_embed_dims"],
+            "out_channels": 256,
+            "num_outs": 5,
+        },
+        "neck": neck,
+        "head": {
+            "type": "mmpretrain.DynamicVisPretrainClsHead",
+            "num_classes": 63,
+            "with_mil": True,
+            "in_channels": 256,
+            "loss": {"type": "mmpretrain.LabelSmoothLoss", "label_smooth_val": 0.1, "mode": "original"},
+            **head,
+        },
+    }
+
+
+def test_pretraining_model_of_its_configs_trains_and_is_evaluated_by_its_metric(pretrained):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    from mmpretrain.evaluation import SingleLabelMetric
+
+    model = build(pretraining_model(), "mmdet")
+    head = model.head.state_dict()
+    assert {key: tuple(value.shape) for key, value in head.items()} == {
+        "fc.weight": (63, 256),
+        "fc.bias": (63,),
+        "category_embedding.weight": (63, 256),
+        "logit_scale": (),
+    }
+    load_checkpoint(model, str(pretrained), map_location="cpu")
+    saved = torch.load(pretrained, weights_only=False)["state_dict"]
+    assert torch.equal(model.neck.post_module.value_conv.weight, saved["neck.post_module.value_conv.weight"])
+    assert torch.equal(model.pre_neck.fpn_convs[0].conv.weight, saved["pre_neck.fpn_convs.0.conv.weight"])
+    samples = []
+    for _ in range(2):
+        sample = DetDataSample(metainfo={"img_shape": (64, 64), "ori_shape": (64, 64)})
+        boxes = torch.tensor([[4.0, 4.0, 40.0, 40.0], [20.0, 20.0, 60.0, 60.0]])
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([3, 62]))
+        samples.append(sample)
+    batch = {"inputs": [torch.randint(0, 255, (3, 64, 64)) for _ in samples], "data_samples": samples}
+    losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
+    sum(losses.values()).backward()
+    assert model.head.category_embedding.weight.grad.abs().sum() > 0
+    metric = SingleLabelMetric(num_classes=63)
+    results = model.eval().test_step(batch)
+    metric.process(batch, [result.to_dict() for result in results])
+    assert [tuple(result.pred_label.shape) for result in results] == [(2,), (2,)]
+    # All four regions count, though there are two images.
+    expected = 100 * sum((result.gt_label == result.pred_label).sum().item() for result in results) / 4
+    figures = SingleLabelMetric.calculate(
+        torch.cat([result.pred_label for result in results]),
+        torch.cat([result.gt_label for result in results]),
+        num_classes=63,
+        average="micro",
+    )
+    assert figures[1].item() == pytest.approx(expected)
+    assert len(metric.results) == 2
+    assert "single-label/f1-score" in metric.evaluate(2)
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "message"),
+    [
+        ("neck", {"aggregation": "concat"}, "aggregation='concat'"),
+        ("neck", {"featmap_strides": [8, 16]}, "featmap_strides"),
+        ("pre_neck", {"num_outs": 4}, "num_outs=4"),
+        ("pre_neck", {"start_level": 1}, "start_level=1"),
+        ("head", {"loss": {"type": "FocalLoss"}}, "type='FocalLoss'"),
+    ],
+)
+def test_settings_of_its_pretraining_without_equivalent_are_named(part, setting, message):
+    config = pretraining_model()
+    config[part] = config[part] | setting
+    with pytest.raises(UnsupportedSetting, match=message):
+        build(config, "mmdet")
+
+
+def test_released_pretraining_has_the_parameters_of_the_reference():
+    config = pretraining_model()
+    config["backbone"] |= {"arch": "b", "img_size": 512, "is_softmax_on_x": True}
+    config["pre_neck"]["in_channels"] = [96, 192, 384, 768]
+    with torch.device("meta"):
+        model = build(config, "mmdet")
+    counts = {
+        name: sum(parameter.numel() for parameter in getattr(model, name).parameters())
+        for name in ("backbone", "pre_neck", "neck", "head")
+    }
+    assert counts == {"backbone": 36_745_536, "pre_neck": 2_729_984, "neck": 1_638_656 + 258_305, "head": 32_320}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -185,3 +187,12 @@ def test_bad_vector_files_are_named(vectors, tmp_path):
             read_class_vectors(tmp_path / "bad.safetensors", CLASSES)
     with pytest.raises(ValueError, match="names of the 3 classes"):
         RegionHead(3, 12, embeddings=path)
+
+
+def test_pretraining_needs_no_openmmlab():
+    code = (
+        "import sys, dynamicvis.pretraining, dynamicvis.data.shards\n"
+        "assert not {name.split('.')[0] for name in sys.modules} & {'mmengine', 'mmcv', 'mmdet', 'webdataset'}"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -11,18 +11,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 from dynamicvis_kernels._parallel import HEADER, load_parameter, run, work
-from dynamicvis_kernels._simd import BYTES, exp2_nonpositive, lane_count, splat, store
+from dynamicvis_kernels._simd import BYTES, exp2_nonpositive, lane_count, load, splat, store
 from numba import njit
 
 STATES = 16
-_LENGTH, _OUT = HEADER, HEADER + 1
+_LENGTH, _STEP, _OUT = HEADER, HEADER + 1, HEADER + 2
 
 
 @njit(error_model="numpy")
 def _task(p, task, slot, like):
-    # Every operand changes from update to update, so that nothing can be moved out of the loops.
-    delta, step = splat(-0.1, like), splat(-0.0001, like)
-    h, y = splat(0.5, like), splat(0.0, like)
+    # Every operand changes from update to update, and starts from memory: nothing can be moved out of the loops, nor
+    # computed when the loop is compiled.
+    step = load(load_parameter(p, _STEP), lane_count(like), like)
+    delta, h, y = step, step, splat(0.0, like)
     for _ in range(load_parameter(p, _LENGTH)):
         delta = delta * 0.999 + step
         exponent = splat(0.0, like)
@@ -53,5 +54,6 @@ def run_ceiling(updates: int, dtype: torch.dtype) -> torch.Tensor:
     threads = torch.get_num_threads()
     out = torch.empty(threads, BYTES // dtype.itemsize, dtype=dtype)
     length = -(-updates // (out.numel() * STATES))
-    run(_KERNELS[dtype], threads, [length, out.data_ptr()])
+    step = torch.full((out.shape[1],), -1e-4, dtype=dtype)
+    run(_KERNELS[dtype], threads, [length, step.data_ptr(), out.data_ptr()])
     return out

@@ -28,20 +28,37 @@ test_pipeline = [
     dict(type="dynamicvis.LoadMask", values=(0, 255), ignore=(128,)),
     dict(type="PackSegInputs"),
 ]
+# The pair and its two flips.
+tta_pipeline = [
+    dict(type="dynamicvis.LoadRasterPair"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale_factor=2.0, keep_ratio=True)],
+            [
+                dict(type="RandomFlip", prob=0.0),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="vertical"),
+            ],
+            [dict(type="dynamicvis.LoadMask", values=(0, 255), ignore=(128,))],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,  # a worker beside two busy cores stalls torch's threads for longer than loading takes
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(type="dynamicvis.ChangeDataset", data_root=data_root, split="train", pipeline=train_pipeline),
+    dataset=dict(type="dynamicvis.ChangeFolder", data_root=data_root, split="train", pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="dynamicvis.ChangeDataset", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline
+        type="dynamicvis.ChangeFolder", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline
     ),
 )
 test_dataloader = dict(
@@ -49,8 +66,9 @@ test_dataloader = dict(
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="dynamicvis.ChangeDataset", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline
+        type="dynamicvis.ChangeFolder", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline
     ),
 )
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU", "mFscore"])
+# F1, IoU, precision and recall of what changed, over all pixels that are known.
+val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator

@@ -26,6 +26,23 @@ test_pipeline = [
     dict(type="dynamicvis.LoadMask", values=(0, 255)),
     dict(type="PackSegInputs"),
 ]
+# The pair and its two flips.
+tta_pipeline = [
+    dict(type="dynamicvis.LoadRasterPair"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(2048, 2048), keep_ratio=True, interpolation="bicubic")],
+            [
+                dict(type="RandomFlip", prob=0.0),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="vertical"),
+            ],
+            [dict(type="dynamicvis.LoadMask", values=(0, 255))],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 
 train_dataloader = dict(
     batch_size=4,
@@ -33,20 +50,25 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(type="dynamicvis.ChangeDataset", data_root=data_root, split="train", pipeline=train_pipeline),
+    dataset=dict(type="dynamicvis.ChangeFolder", data_root=data_root, split="train", pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="dynamicvis.ChangeDataset", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline),
+    dataset=dict(
+        type="dynamicvis.ChangeFolder", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline
+    ),
 )
 test_dataloader = dict(
     batch_size=1,
     num_workers=4,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="dynamicvis.ChangeDataset", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline),
+    dataset=dict(
+        type="dynamicvis.ChangeFolder", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline
+    ),
 )
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU", "mFscore"])
+# F1, IoU, precision and recall of what changed, over all pixels of the split.
+val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator

@@ -33,3 +33,5 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode="slide", crop_size=(1024, 1024), stride=(512, 512)),
 )
+# `SegTTAModel` averages the probabilities of a pair and its flips; see the data set's tta_pipeline.
+tta_model = dict(type="SegTTAModel")

@@ -82,9 +82,7 @@ def prepare_landsat_cd(
         writer = PairWriter(partial, tile, stride)
         for name, folder in places.items():
             first, second = read_pair(folder / "t1.tif", folder / "t2.tif")
-            changed, unchanged = (
-                read_binary(folder / f"{kind}.png", first.shape) for kind in ("change", "unchanged")
-            )
+            changed, unchanged = (read_binary(folder / f"{kind}.png", first.shape) for kind in ("change", "unchanged"))
             if (changed & unchanged).any():
                 row, column = np.argwhere(changed & unchanged)[0]
                 raise DataSourceError(

@@ -1,8 +1,8 @@
 """OSCD, Sentinel-2 change: training places in overlapping tiles, those of validation and test whole.
 
 The source is either the three archives of OSCD unpacked side by side, or a folder for every place with ``t1.tif``,
-``t2.tif`` (any bands) and ``cm.png`` (0, 255). Splits go by place, never by tile. Whole places are for slide inference, which counts every pixel
-once; tiles that overlap would count some of them several times.
+``t2.tif`` (any bands) and ``cm.png`` (0, 255). Splits go by place, never by tile. Whole places are for slide inference,
+which counts every pixel once; tiles that overlap would count some of them several times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dynamicvis.data.preparation.folder import DataSourceError, add_target_argum
 from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, read_binary, read_pair
 
 HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
-VAL_PLACES = ("saclay_e",)
+VAL_PLACES = ("bordeaux",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -111,9 +111,7 @@ def _find_places(source: Path, bands: Sequence[str] | None) -> dict[str, Path]:
     return {name: images / name for name in (*training, *read_places(source, "test")[1])}
 
 
-def _assign(
-    source: Path, places: dict[str, Path], val: Sequence[str], test: Sequence[str] | None
-) -> dict[str, str]:
+def _assign(source: Path, places: dict[str, Path], val: Sequence[str], test: Sequence[str] | None) -> dict[str, str]:
     """Split of every place."""
     if test is None:
         if any((folder / "t1.tif").is_file() for folder in places.values()):
@@ -131,9 +129,7 @@ def _assign(
     return splits
 
 
-def _read_place(
-    source: Path, folder: Path, bands: Sequence[str] | None
-) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
+def _read_place(source: Path, folder: Path, bands: Sequence[str] | None) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:
     if (folder / "t1.tif").is_file():
         first, second = read_pair(folder / "t1.tif", folder / "t2.tif")
         return first, second, read_binary(folder / "cm.png", first.shape)
@@ -141,6 +137,8 @@ def _read_place(
     pairs = [read_pair(first, second) for first, second in zip(*files, strict=True)]
     shapes = {pair[0].shape[:2]: path for pair, path in zip(pairs, files[0], strict=True)}
     if len(shapes) > 1:
-        raise DataSourceError(f"{' and '.join(map(str, shapes.values()))} differ in size; all bands must lie on one grid")
+        raise DataSourceError(
+            f"{' and '.join(map(str, shapes.values()))} differ in size; all bands must lie on one grid"
+        )
     dates = [np.concatenate([pair[date] for pair in pairs], axis=2) for date in (0, 1)]
     return dates[0], dates[1], read_binary(label_file(source, folder.name), dates[0].shape)

@@ -7,29 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from dynamicvis.data.preparation.folder import DataSourceError
-from dynamicvis.data.raster import read_raster
+from dynamicvis.data.preparation.tiling import windows
+from dynamicvis.data.raster import read_raster, write_raster
 
 CHANGED = 255
 UNKNOWN = 128
-
-
-def starts(length: int, tile: int, stride: int) -> list[int]:
-    """Where tiles begin that cover ``length`` pixels: every ``stride``, and the last one at the end.
-
-    Tiles overlap by ``tile - stride``, the last two by more where the length asks for it; a shorter length has one.
-
-    Raises:
-        ValueError: the stride is not from 1 to ``tile``, so that pixels would be left out.
-    """
-    if not 1 <= stride <= tile:
-        raise ValueError(f"the stride of tiles must be from 1 to their size {tile}, got {stride}")
-    last = max(length - tile, 0)
-    return [*range(0, last, stride), last]
 
 
 class PairWriter:
@@ -61,17 +46,16 @@ class PairWriter:
         if not tiled:
             self._write(split, name, first, second, label)
             return
-        for top in starts(height, self.tile, self.stride):
-            for left in starts(width, self.tile, self.stride):
-                window = np.s_[top : top + self.tile, left : left + self.tile]
-                if (label[window] != UNKNOWN).any():
-                    self._write(split, f"{name}_{top}_{left}", first[window], second[window], label[window])
+        for top, left in windows(height, width, self.tile, self.stride):
+            window = np.s_[top : top + self.tile, left : left + self.tile]
+            if (label[window] != UNKNOWN).any():
+                self._write(split, f"{name}_{top}_{left}", first[window], second[window], label[window])
 
     def _write(self, split: str, name: str, *images: NDArray[Any]) -> None:
         for kind, image in zip(("A", "B", "label"), images, strict=True):
             folder = self.folder / split / kind
             folder.mkdir(parents=True, exist_ok=True)
-            _write_tiff(folder / f"{name}.tif", np.atleast_3d(image))
+            write_raster(folder / f"{name}.tif", image)
         self.counts[split] += 1
 
     def summary(self) -> str:
@@ -110,13 +94,3 @@ def read_binary(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     if not values <= {0, 255}:
         raise DataSourceError(f"{path} holds the value {min(values - {0, 255})}; expected are 0 and 255")
     return mask[..., 0] == 255
-
-
-def _write_tiff(path: Path, image: NDArray[Any]) -> None:
-    height, width, bands = image.shape
-    profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": image.dtype}
-    try:
-        with rasterio.open(path, "w", compress="deflate", predictor=2, **profile) as file:
-            file.write(image.transpose(2, 0, 1))
-    except RasterioError as error:
-        raise DataSourceError(f"{path} cannot be written ({error}); check the free space and permissions") from error

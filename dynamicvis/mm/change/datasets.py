@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
+from dynamicvis.data.matching import images_by_name, read_names
 from dynamicvis.data.oscd import label_file, place_files, read_places
 from dynamicvis.data.raster import DataError
 from dynamicvis.registry import DATASETS
 
 Pair = tuple[Path, Path, Path]
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
 class PairDataset(BaseSegDataset):
@@ -64,7 +64,7 @@ class PairDataset(BaseSegDataset):
 
 
 @DATASETS.register_module()
-class ChangeDataset(PairDataset):
+class ChangeFolder(PairDataset):
     """The layout of LEVIR-CD: ``SPLIT/A/NAME.png``, ``SPLIT/B/NAME.png``, ``SPLIT/label/NAME.png``.
 
     Files belong together by their names without suffix. ``tools/prepare_data.py`` writes other sets in it.
@@ -72,7 +72,7 @@ class ChangeDataset(PairDataset):
 
     def list_pairs(self) -> list[Pair]:
         folders = [Path(self.data_root) / self.split / name for name in ("A", "B", "label")]
-        first, second, labels = (_files_by_stem(folder) for folder in folders)
+        first, second, labels = (images_by_name(folder) for folder in folders)
         for folder, files in zip(folders[1:], (second, labels), strict=True):
             _check_partners(first, folders[0], files, folder)
         _check_partners(second, folders[1], first, folders[0])
@@ -80,7 +80,7 @@ class ChangeDataset(PairDataset):
 
 
 @DATASETS.register_module()
-class WHUCDDataset(PairDataset):
+class WHUCD(PairDataset):
     """The layout of WHU-CD as tiles: ``A/NAME``, ``B/NAME``, ``label/NAME``, and names in ``list/SPLIT.txt``."""
 
     def list_pairs(self) -> list[Pair]:
@@ -88,23 +88,20 @@ class WHUCDDataset(PairDataset):
         path = root / "list" / f"{self.split}.txt"
         if not path.is_file():
             raise DataError(
-                f"{path} does not exist; it names the tiles of the split, a line each (a validation split can be held "
-                "out by moving lines of train.txt to val.txt)"
+                f"{path} does not exist; it names the tiles of the split, one a line (to hold some of the training "
+                "out for validation, move lines of train.txt to val.txt)"
             )
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        present = {name: _files_by_stem(root / name) for name in ("A", "B", "label")}
-        pairs = []
+        names = read_names(path)
+        present = {name: images_by_name(root / name) for name in ("A", "B", "label")}
         for name in names:
-            files = [by_stem.get(Path(name).stem) for by_stem in present.values()]
-            for folder, file in zip(present, files, strict=True):
-                if file is None:
+            for folder, by_name in present.items():
+                if name not in by_name:
                     raise DataError(f"{root / folder} has no image {name}, which {path} names")
-            pairs.append(tuple(files))
-        return pairs
+        return [(present["A"][name], present["B"][name], present["label"][name]) for name in names]
 
 
 @DATASETS.register_module()
-class OSCDDataset(PairDataset):
+class OSCD(PairDataset):
     """OSCD as its three archives unpack side by side: whole pairs of Sentinel-2 images, some 600 pixels wide.
 
     ``IMAGES/PLACE/imgs_{1,2}_rect/*_B02.tif`` or ``B02.tif``, a file a band, or ``IMAGES/PLACE/pair/img{1,2}.png``
@@ -159,12 +156,6 @@ class OSCDDataset(PairDataset):
             place = pair[0].parents[1]
             sample["band_paths"] = [[str(path) for path in place_files(place, date, self.bands)] for date in (1, 2)]
         return sample
-
-
-def _files_by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist; expected are the folders A, B and label with equally named images")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _IMAGES}
 
 
 def _check_partners(files: dict[str, Path], folder: Path, others: dict[str, Path], other_folder: Path) -> None:

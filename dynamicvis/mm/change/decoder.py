@@ -24,6 +24,9 @@ class ConcatFusion(BaseModule):
     Args:
         in_channels: channels of every level of one date.
         norm_cfg: config of the normalisation.
+        difference: begin as a projection of the difference of the dates: the weights of the second are the negatives
+            of the first's, until training moves them. A model from scratch then finds change in a few epochs, where
+            it otherwise has to find out first that it is differences which matter.
         init_cfg: as for every module of MMEngine.
     """
 
@@ -31,12 +34,22 @@ class ConcatFusion(BaseModule):
         self,
         in_channels: Sequence[int],
         norm_cfg: Mapping[str, Any] = _BATCH_NORM,
+        difference: bool = False,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.difference = difference
         self.convs = nn.ModuleList(
             ConvModule(2 * channels, channels, 1, norm_cfg=dict(norm_cfg)) for channels in in_channels
         )
+
+    def init_weights(self) -> None:
+        """As every module of MMEngine, and then as a difference where that is asked for."""
+        super().init_weights()
+        if self.difference:
+            for conv in self.convs:
+                first, second = conv.get_parameter("conv.weight").data.chunk(2, dim=1)
+                second.copy_(-first)
 
     def forward(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps of the change: level i (B, C_i, H_i, W_i), as the two it is made of.
@@ -48,9 +61,7 @@ class ConcatFusion(BaseModule):
             raise ValueError(
                 f"ConcatFusion has in_channels for {len(self.convs)} levels, got {len(first)} and {len(second)}"
             )
-        return tuple(
-            conv(torch.cat(pair, dim=1)) for conv, *pair in zip(self.convs, first, second, strict=True)
-        )
+        return tuple(conv(torch.cat(pair, dim=1)) for conv, *pair in zip(self.convs, first, second, strict=True))
 
 
 @MODELS.register_module()

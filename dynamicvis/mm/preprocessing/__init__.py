@@ -43,12 +43,13 @@ class AnyBands:
             ValueError: an image has another number of bands than mean and std.
         """
         if self._enable_normalize and isinstance(data, dict):
+            expected = len(self.mean)  # type: ignore[attr-defined]
             for index, image in enumerate(data["inputs"]):
-                if len(image) != len(self.mean):
+                if len(image) != expected:
                     samples = data.get("data_samples") or []
                     path = samples[index].metainfo.get("img_path") if index < len(samples) else None
                     raise ValueError(
                         f"{path or 'an image'} has {len(image)} bands, but mean and std of the data preprocessor are "
-                        f"for {len(self.mean)}; give one value a band, or load as many bands"
+                        f"for {expected}; give one value a band, or load as many bands"
                     )
         return super().forward(data, training)  # type: ignore[misc]

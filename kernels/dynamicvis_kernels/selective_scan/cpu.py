@@ -1,9 +1,9 @@
 """The selective scan on the CPU: one task scans a group of channel blocks, each as wide as a vector.
 
-A task walks the sequence in chunks. Rows are read and written side by side for the whole group, so that every access to
-memory is a run of neighbouring cache lines; in between, each block scans its chunk with steps and states in the first-
-and second-level caches. The gradient recomputes the states chunk by chunk from states kept at the chunks' starts, so
-its memory grows with length / chunk, not with length x states.
+A task walks the sequence in chunks. Rows are read side by side for the whole group, so that every access to memory is
+a run of neighbouring cache lines; then each block scans its chunk with steps and states in the first- and second-level
+caches, while the rows of the next chunk are on their way. The gradient recomputes the states chunk by chunk from states
+kept at the chunks' starts, so its memory grows with length / chunk, not with length x states.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numba import njit
 from torch.nn import functional as F
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._memory import empty
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -43,8 +44,7 @@ from dynamicvis_kernels._simd import (
 )
 
 _ROWS = 64  # rows of a forward chunk
-_GROUP = 8  # channel blocks of a forward task: its chunk's steps, inputs and outputs take 64 KiB
-_AHEAD = 8  # rows that a memory access is announced in advance
+_GROUP = 8  # channel blocks of a forward task: its chunk's steps and inputs take 64 KiB
 _CHUNK = 32  # rows of a backward chunk: its states and decays take 64 KiB at 16 states
 
 _LENGTH, _CHANNELS, _STATES, _SCRATCH, _SCRATCH_SLOT, _A, _D, _BIAS = range(HEADER, HEADER + 8)
@@ -55,24 +55,23 @@ _GRAD_BC_BLOCK, _GRAD_A, _GRAD_D, _GRAD_BIAS = range(_GRAD_C + SEQUENCE, _GRAD_C
 
 
 @njit(forceinline=True, error_model="numpy")
-def _step(p, d, dx, b_t, c_t, rates, state, decays, like):
+def _step(p, d, dx, b_t, c_t, rates, state, like):
     """Advance the states of one block by one position; returns the output without the skip connection."""
     lanes, scalar = lane_count(like), BYTES // lane_count(like)
-    states = load_parameter(p, _STATES)
-    # A loop of its own for the exponentials, without clamp above where no rate is positive: both shorten the chain of
-    # dependent instructions that bounds the speed.
-    if load_parameter(p, _DECAYING):
-        for n in range(states):
-            store(decays + n * BYTES, lanes, exp2_nonpositive(d * load(rates + n * BYTES, lanes, like)))
-    else:
-        for n in range(states):
-            store(decays + n * BYTES, lanes, exp2(d * load(rates + n * BYTES, lanes, like)))
     y = splat(0.0, like)
-    for n in range(states):
-        h = load(decays + n * BYTES, lanes, like) * load(state + n * BYTES, lanes, like)
-        h = h + dx * load_scalar(b_t + n * scalar, like)
-        store(state + n * BYTES, lanes, h)
-        y = y + h * load_scalar(c_t + n * scalar, like)
+    # Two loops: without clamp above, where no rate is positive, the chain that bounds the speed is shorter.
+    if load_parameter(p, _DECAYING):
+        for n in range(load_parameter(p, _STATES)):
+            decay = exp2_nonpositive(d * load(rates + n * BYTES, lanes, like))
+            h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
+            store(state + n * BYTES, lanes, h)
+            y = y + h * load_scalar(c_t + n * scalar, like)
+    else:
+        for n in range(load_parameter(p, _STATES)):
+            decay = exp2(d * load(rates + n * BYTES, lanes, like))
+            h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
+            store(state + n * BYTES, lanes, h)
+            y = y + h * load_scalar(c_t + n * scalar, like)
     return y
 
 
@@ -111,7 +110,6 @@ def _forward_task(p, task, slot, like):
     size = states * BYTES
     steps = load_parameter(p, _SCRATCH) + slot * load_parameter(p, _SCRATCH_SLOT)
     inputs = steps + group * _ROWS * BYTES
-    decays = inputs + group * _ROWS * BYTES
     rates = load_parameter(p, _A) + first_block * size
     state = load_parameter(p, _STATE) + (batch * all_blocks + first_block) * size
     rank = load_parameter(p, _RANK)
@@ -139,35 +137,28 @@ def _forward_task(p, task, slot, like):
                 for k in range(blocks):
                     width = min(lanes, channels - (first_block + k) * lanes)
                     at = (k * _ROWS + i) * BYTES
-                    prefetch(u_t + _AHEAD * row_stride(p, _U) + k * BYTES)
-                    if rank:
-                        raw = load(steps + at, lanes, like)
-                    else:
-                        prefetch(delta_t + _AHEAD * row_stride(p, _DELTA) + k * BYTES)
-                        raw = load(delta_t + k * BYTES, width, like)
+                    raw = load(steps + at, lanes, like) if rank else load(delta_t + k * BYTES, width, like)
                     d = softplus(raw + load(bias + k * BYTES, width, like))
                     store(steps + at, lanes, d)
-                    store(inputs + at, lanes, d * load(u_t + k * BYTES, width, like))
+                    store(inputs + at, lanes, load(u_t + k * BYTES, width, like))
+            # Rows that the next run reads are announced while this one computes.
+            ahead = -_ROWS if direction else _ROWS
             for k in range(blocks):
+                width = min(lanes, channels - (first_block + k) * lanes)
+                skip_k = load(skip + k * BYTES, width, like)
                 for j in range(rows):
                     i = rows - 1 - j if direction else j
-                    at = (k * _ROWS + i) * BYTES
-                    d, dx = load(steps + at, lanes, like), load(inputs + at, lanes, like)
-                    b_t, c_t = b + (start + i) * row_stride(p, _B), c + (start + i) * row_stride(p, _C)
-                    y = _step(p, d, dx, b_t, c_t, rates + k * size, state + k * size, decays, like)
-                    store(inputs + at, lanes, y)
-            for i in range(rows):
-                t = start + i
-                for k in range(blocks):
-                    width = min(lanes, channels - (first_block + k) * lanes)
+                    t, at = start + i, (k * _ROWS + i) * BYTES
+                    prefetch(u + (t + ahead) * row_stride(p, _U) + k * BYTES)
+                    if not rank:
+                        prefetch(delta + (t + ahead) * row_stride(p, _DELTA) + k * BYTES)
+                    prefetch(out + (t + ahead) * row_stride(p, _OUT) + k * BYTES)
+                    d, x = load(steps + at, lanes, like), load(inputs + at, lanes, like)
+                    b_t, c_t = b + t * row_stride(p, _B), c + t * row_stride(p, _C)
+                    y = _step(p, d, d * x, b_t, c_t, rates + k * size, state + k * size, like) + skip_k * x
                     out_t = out + t * row_stride(p, _OUT) + k * BYTES
-                    prefetch(out_t + _AHEAD * row_stride(p, _OUT))
-                    y = load(inputs + (k * _ROWS + i) * BYTES, lanes, like)
-                    y = y + load(skip + k * BYTES, width, like) * load(
-                        u + t * row_stride(p, _U) + k * BYTES, width, like
-                    )
                     if direction:
-                        prefetch(z + (t + _AHEAD) * row_stride(p, _Z) + k * BYTES)
+                        prefetch(z + (t + ahead) * row_stride(p, _Z) + k * BYTES)
                         gate = load(z + t * row_stride(p, _Z) + k * BYTES, width, like)
                         y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
                     store(out_t, width, y)
@@ -349,7 +340,7 @@ def scan_rows(
     groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
     group = -(-blocks // groups)
     tasks = batch * -(-blocks // group)
-    scratch = torch.empty(thread_count(tasks), (2 * group * _ROWS + states) * lanes, dtype=z.dtype)
+    scratch = torch.empty(thread_count(tasks), 2 * group * _ROWS * lanes, dtype=z.dtype)
     parameters = [rows, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
     parameters += [tensor.data_ptr() for tensor in (rates, D, delta_bias)]
     parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
@@ -369,7 +360,7 @@ def forward(
     delta_bias: torch.Tensor,
 ) -> torch.Tensor:
     """See `dynamicvis_kernels.selective_scan`."""
-    out = torch.empty(z.shape, dtype=z.dtype)
+    out = empty(z.shape, z.dtype)
     rates, decaying = blocked_rates(A)
     state = torch.empty(len(z), *rates.shape, dtype=z.dtype)
     u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))

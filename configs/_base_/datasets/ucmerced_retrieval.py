@@ -1,0 +1,39 @@
+# UC Merced. Queries: the images held out from training; database: the test images. Lists as for datasets/ucmerced.py.
+data_root = "{{$DYNAMICVIS_DATA:data}}/ucmerced/"
+
+test_pipeline = [
+    dict(type="dynamicvis.LoadRaster"),
+    dict(type="Resize", scale=(512, 512), interpolation="bilinear"),
+    dict(type="PackInputs", meta_keys=("img_path", "role")),
+]
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=4,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="default_collate"),
+    dataset=dict(
+        type="ConcatDataset",
+        datasets=[
+            dict(
+                type="dynamicvis.UCMerced",
+                data_root=data_root,
+                data_prefix=dict(img_path="UCMerced_LandUse/Images"),
+                ann_file="splits/val.txt",
+                role="query",
+                test_mode=True,
+                pipeline=test_pipeline,
+            ),
+            dict(
+                type="dynamicvis.UCMerced",
+                data_root=data_root,
+                data_prefix=dict(img_path="UCMerced_LandUse/Images"),
+                ann_file="splits/test.txt",
+                role="database",
+                test_mode=True,
+                pipeline=test_pipeline,
+            ),
+        ],
+    ),
+)
+test_evaluator = dict(type="dynamicvis.RetrievalMetric", k=20, codes=("float", "binary", 64))
+test_cfg = dict(type="TestLoop")

@@ -1,0 +1,51 @@
+# All 13 bands of Sentinel-2, from the archives of OSCD as they unpack into data/oscd, without preparation.
+_base_ = "dynamicvis-nano_siamese-unet_oscd.py"
+
+bands = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+val_places = ["bordeaux"]
+# Reflectance x 10000: a scale for all bands, as long as nobody has measured the statistics of each.
+model = dict(
+    data_preprocessor=dict(mean=[1500.0] * 26, std=[1000.0] * 26),
+    backbone=dict(in_channels=13),
+)
+train_pipeline = [
+    dict(type="dynamicvis.LoadRasterPair"),
+    dict(type="dynamicvis.LoadMask", values=(0, 255)),
+    dict(type="dynamicvis.RandomRotate", prob=0.5, degree=180),
+    dict(type="RandomResize", scale=(1200, 1200), ratio_range=(0.3, 1.7), keep_ratio=True, interpolation="bicubic"),
+    dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
+    dict(type="RandomFlip", prob=0.5, direction="vertical"),
+    # Saturation and hue are for red, green and blue.
+    dict(
+        type="dynamicvis.PhotometricDistortion",
+        brightness_delta=100,
+        contrast_range=(0.8, 1.2),
+        saturation_range=None,
+        hue_delta=None,
+        value_range=(0, 28000),
+    ),
+    dict(type="PackSegInputs"),
+]
+common = dict(type="dynamicvis.OSCD", data_root="{{$DYNAMICVIS_DATA:data}}/oscd/", bands=bands)
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type="RepeatDataset",
+        times=20,
+        dataset=dict(split="train", exclude=val_places, pipeline=train_pipeline, **common),
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        split="train",
+        places=val_places,
+        test_mode=True,
+        pipeline={{_base_.test_pipeline}},
+        **common,
+    )
+)
+test_dataloader = dict(
+    dataset=dict(_delete_=True, split="test", test_mode=True, pipeline={{_base_.test_pipeline}}, **common)
+)

@@ -1,0 +1,3 @@
+_base_ = "dynamicvis-base_embedding_bigearthnet43.py"
+
+model = dict(backbone=dict(arch="nano"))

@@ -1,0 +1,3 @@
+_base_ = "dynamicvis-base_embedding_forestnet12.py"
+
+model = dict(backbone=dict(arch="nano"))

@@ -1,0 +1,3 @@
+_base_ = "dynamicvis-base_embedding_ucmerced.py"
+
+model = dict(backbone=dict(arch="nano"))

@@ -1,0 +1,1 @@
+_base_ = "../pretraining/dynamicvis-base_fmow.py"

@@ -1,0 +1,1 @@
+_base_ = "../pretraining/dynamicvis-large_fmow.py"

@@ -1,0 +1,3 @@
+_base_ = "dynamicvis-base_upernet_massachusetts-roads.py"
+
+model = dict(backbone=dict(arch="nano"), neck=dict(in_channels=[32, 64, 128, 256]))

@@ -1,0 +1,3 @@
+_base_ = "dynamicvis-base_linear_aid.py"
+
+model = dict(backbone=dict(arch="large"), neck=dict(in_channels=1024), head=dict(in_channels=1024))
