@@ -132,10 +132,10 @@ class TorchGeoSource:
         if len(dates) == 1 and dates[0].ndim == 4:
             dates = list(dates[0])
         expected = 2 if self.task == "change" else 1
-        if len(dates) != expected or any(date.ndim != 3 for date in dates):
+        if len(dates) != expected or any(date.ndim != 3 or date.shape[1:] != dates[0].shape[1:] for date in dates):
             raise DataError(
                 f"{self._where(index)} has images of shapes {[tuple(date.shape) for date in dates]}; "
-                f"{self.task} needs {expected} of (C, H, W)"
+                f"{self.task} needs {expected} of (C, H, W), of one size"
             )
         return np.concatenate([date.numpy().transpose(1, 2, 0) for date in dates], axis=2, dtype=np.float32)
 
