@@ -194,6 +194,12 @@ def test_detection(vhr10):
     assert [instance["bbox_label"] for instance in sample.instances] == [0, 9]
 
 
+def test_classes_of_objects_can_be_renamed(vhr10):
+    names = tuple("abcdefghij")
+    source = TorchGeoSource("VHR10", classes=names, root=str(vhr10))
+    assert [source.classes[label] for label in source[0].labels] == ["a", "j"]
+
+
 def test_images_without_objects(vhr10):
     dataset = build("mmdet", {"type": "PackDetInputs"}, name="VHR10", root=str(vhr10), split="negative", indices=2)
     assert len(dataset) == 2
