@@ -105,7 +105,7 @@ class DynamicVis(nn.Module):
             Any other input size is taken too: the embedding is interpolated to the grid at hand.
         noise: scale of the Gumbel noise on the scores in training: a float (fixed) or a `NoiseDecay`.
         gradient_checkpointing: keep only the tokens between the blocks in training, and compute the inside of each
-            block again in the backward pass, with the same noise: less memory for a third more time.
+            block again in the backward pass, with the same noise: less memory, at the price of a second forward.
 
     Attributes:
         record_selection: when True, every forward leaves its selections in ``last_selection``.

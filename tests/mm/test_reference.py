@@ -424,8 +424,18 @@ def test_pretraining_model_of_its_configs_trains_and_is_evaluated_by_its_metric(
     metric = SingleLabelMetric(num_classes=63)
     results = model.eval().test_step(batch)
     metric.process(batch, [result.to_dict() for result in results])
-    assert len(results) == 4
-    assert "single-label/f1-score" in metric.evaluate(4)
+    assert [tuple(result.pred_label.shape) for result in results] == [(2,), (2,)]
+    # All four regions count, though there are two images.
+    expected = 100 * sum((result.gt_label == result.pred_label).sum().item() for result in results) / 4
+    figures = SingleLabelMetric.calculate(
+        torch.cat([result.pred_label for result in results]),
+        torch.cat([result.gt_label for result in results]),
+        num_classes=63,
+        average="micro",
+    )
+    assert figures[1].item() == pytest.approx(expected)
+    assert len(metric.results) == 2
+    assert "single-label/f1-score" in metric.evaluate(2)
 
 
 @pytest.mark.parametrize(
@@ -443,3 +453,16 @@ def test_settings_of_its_pretraining_without_equivalent_are_named(part, setting,
     config[part] = config[part] | setting
     with pytest.raises(UnsupportedSetting, match=message):
         build(config, "mmdet")
+
+
+def test_released_pretraining_has_the_parameters_of_the_reference():
+    config = pretraining_model()
+    config["backbone"] |= {"arch": "b", "img_size": 512, "is_softmax_on_x": True}
+    config["pre_neck"]["in_channels"] = [96, 192, 384, 768]
+    with torch.device("meta"):
+        model = build(config, "mmdet")
+    counts = {
+        name: sum(parameter.numel() for parameter in getattr(model, name).parameters())
+        for name in ("backbone", "pre_neck", "neck", "head")
+    }
+    assert counts == {"backbone": 36_745_536, "pre_neck": 2_729_984, "neck": 1_638_656 + 258_305, "head": 32_320}

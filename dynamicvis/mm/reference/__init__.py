@@ -18,4 +18,4 @@ if _missing:
     )
 
 import dynamicvis.mm  # noqa: E402, F401 - mmcv.ops must be in place before mmdet is imported
-from dynamicvis.mm.reference import backbone, change, classification  # noqa: E402, F401
+from dynamicvis.mm.reference import backbone, change, classification, data  # noqa: E402, F401

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,25 +9,18 @@ import mmseg.registry
 import torch
 from mmdet.models import FPN
 from mmengine.model import BaseModule, ModuleList
-from mmengine.registry import Registry
 from mmseg.models import EncoderDecoder
 from torch import Tensor
 
 from dynamicvis.mm.change.decoder import ConcatFusion, MLPSegHead, UNetDecoder
 from dynamicvis.mm.preprocessing.segmentation import SegDataPreProcessor
 from dynamicvis.mm.reference.arguments import require
+from dynamicvis.mm.reference.scopes import OPENCD
 
 Maps = Sequence[Tensor]
 
 
-def _scope(name: str, parent: Registry) -> Registry:
-    """open-cd's registry of a kind, or one that takes its place and knows mmseg's names besides."""
-    if importlib.util.find_spec("opencd") is not None:
-        return getattr(importlib.import_module("opencd.registry"), name)
-    return Registry(parent.name, parent=parent, scope="opencd")
-
-
-OPENCD_MODELS = _scope("MODELS", mmseg.registry.MODELS)
+OPENCD_MODELS = OPENCD["MODELS"]
 
 
 def _register(module: type) -> type:

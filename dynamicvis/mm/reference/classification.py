@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.structures import DetDataSample
-from mmengine.model import BaseModel
 from mmpretrain.models import LinearClsHead
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
-from torch import Tensor, cat
+from torch import Tensor
 
 from dynamicvis import pretraining
+from dynamicvis.mm.pretraining import RegionClassifier
 from dynamicvis.mm.reference.arguments import UnsupportedSetting, require
 
 
@@ -85,8 +84,8 @@ def _label_smoothing(loss: dict[str, Any]) -> float:
 
 
 @MODELS.register_module()
-class DynamicVisPretrainClassifier(pretraining.RegionClassifier, BaseModel):
-    """`dynamicvis.RegionClassifier` by the reference's configs; predicts one sample of mmpretrain a region.
+class DynamicVisPretrainClassifier(RegionClassifier):
+    """`dynamicvis.RegionClassifier` by the reference's configs.
 
     Args:
         backbone: config of the backbone.
@@ -109,28 +108,31 @@ class DynamicVisPretrainClassifier(pretraining.RegionClassifier, BaseModel):
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        built = MODELS.build(head)
-        _check_pyramid(dict(pre_neck), built.fc.in_features)
-        _check_extractor(dict(neck), built.fc.in_features)
-        super().__init__(MODELS.build(backbone), pre_neck["in_channels"], built)
-        self.data_preprocessor = MODELS.build(data_preprocessor or {"type": "mmdet.DetDataPreprocessor"})
-        self.init_cfg = init_cfg
+        wanted = MODELS.build(head)
+        channels, classes = wanted.fc.in_features, wanted.fc.out_features
+        _check_pyramid(dict(pre_neck), channels)
+        _check_extractor(dict(neck), channels)
+        super().__init__(
+            backbone,
+            pre_neck["in_channels"],
+            classes,
+            data_preprocessor or {"type": "mmdet.DetDataPreprocessor"},
+            channels,
+            wanted.label_smoothing,
+            wanted.contrast_weight,
+            init_cfg=init_cfg,
+        )
 
     def forward(  # type: ignore[override]
         self, inputs: Tensor, data_samples: Sequence[DetDataSample], mode: str = "tensor"
-    ) -> Tensor | dict[str, Tensor] | list[DataSample]:
-        """Losses, features, or a sample a region with ``gt_label``, ``pred_label`` and ``pred_score``."""
-        regions = pretraining.to_regions([sample.gt_instances.bboxes for sample in data_samples])
-        labels = cat([sample.gt_instances.labels for sample in data_samples])
-        if mode == "loss":
-            return super().forward(inputs, regions, labels)
-        features = self.features(inputs, regions)
-        if mode == "tensor":
-            return features
-        return [
-            DataSample().set_gt_label(label).set_pred_score(scores).set_pred_label(scores.argmax())
-            for label, scores in zip(labels, self.head(features).softmax(dim=1), strict=True)
-        ]
+    ) -> Any:
+        """As there; predictions also have ``gt_label`` and ``pred_label`` (regions,) for mmpretrain's metrics."""
+        results = super().forward(inputs, data_samples, mode)
+        if mode == "predict":
+            for sample in data_samples:
+                sample.set_field(sample.gt_instances.labels, "gt_label")
+                sample.set_field(sample.pred_instances.labels, "pred_label")
+        return results
 
 
 def _check_pyramid(settings: dict[str, Any], channels: int) -> None:
