@@ -10,19 +10,26 @@ default_scope = "mmseg"
 
 # Mean and standard deviation of the training places, values above 6000 taken as 6000.
 model = dict(
-    data_preprocessor=dict(mean=[1284.6, 1147.1, 1094.5, 1740.5] * 2, std=[255.9, 311.0, 483.5, 762.3] * 2),
+    data_preprocessor=dict(
+        mean=[1261.2, 1128.0, 1045.5, 1929.1] * 2, std=[236.7, 289.6, 455.4, 744.7] * 2, size=(64, 64)
+    ),
     backbone=dict(
         type="dynamicvis.DynamicVis",
         arch="nano",
         in_channels=4,
         keep_ratios=(1 / 8, None, None, None),
-        img_size=128,
+        img_size=64,
         noise=dict(start=0.1, end=1e-4),
     ),
     pre_neck=dict(in_channels=[32, 64, 128, 256]),
+    test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
 )
-train_cfg = dict(max_epochs=48, val_interval=6)
-default_hooks = dict(logger=dict(interval=4), checkpoint=dict(save_best="change/IoU_changed", rule="greater"))
+# An epoch is seven iterations.
+train_cfg = dict(max_epochs=100, val_interval=10)
+default_hooks = dict(
+    logger=dict(interval=7), checkpoint=dict(interval=10, save_best="change/IoU_changed", rule="greater")
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),

@@ -14,6 +14,22 @@ test_pipeline = [
     dict(type="Resize", scale=(96, 96), interpolation="bicubic"),
     dict(type="PackInputs"),
 ]
+tta_pipeline = [
+    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
+    dict(type="Resize", scale=(96, 96), interpolation="bicubic"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [
+                dict(type="RandomFlip", prob=0.0),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="vertical"),
+                dict(type="RandomFlip", prob=1.0, direction="diagonal"),
+            ],
+            [dict(type="PackInputs")],
+        ],
+    ),
+]
 
 # Gates scale what they pass by about one over the number of tokens, so that a gated block starts nearly dead: too few
 # iterations here to wake it. Selection stays where it saves most, at stride 4; the other stages are dense.

@@ -70,9 +70,9 @@ class SelectiveBlock(nn.Module):
         sequence = selected
         if self.global_tokens:
             sequence = torch.cat([tokens.unflatten(1, grid).mean(dim=2), selected], dim=1)
-        # The norm works in the type of its weight, float32 under autocast.
-        normed = self.norm(sequence.to(self.norm.weight.dtype))
-        mixed = selected + self.mixer(normed)[:, -selected.shape[1] :]
+        if torch.is_autocast_enabled(sequence.device.type):
+            sequence = sequence.float()  # torch leaves this norm in the type of its input
+        mixed = selected + self.mixer(self.norm(sequence))[:, -selected.shape[1] :]
         if indices is None or weights is None:
             return mixed, None
         return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices

@@ -205,11 +205,11 @@ def _open(name: str, settings: Mapping[str, Any]) -> Any:
             "pip install 'dynamicvis[torchgeo]'"
         ) from error
     kind = getattr(catalogue, name, None)
-    known = [known for known in catalogue.__all__ if isinstance(getattr(catalogue, known), type)]
+    known = [entry for entry in catalogue.__all__ if isinstance(getattr(catalogue, entry), type)]
     if name not in known or kind is None:
-        close = difflib.get_close_matches(name.lower(), [known.lower() for known in known], n=3, cutoff=0.5)
-        names = [known for known in known if known.lower() in close]
-        hint = f"did you mean {' or '.join(names)}?" if names else "torchgeo.datasets lists them"
+        spellings = {known_name.lower(): known_name for known_name in known}
+        close = [spellings[match] for match in difflib.get_close_matches(name.lower(), spellings, n=3)]
+        hint = f"did you mean {' or '.join(close)}?" if close else "torchgeo.datasets lists them"
         raise DataError(f"torchgeo has no data set {name!r}; {hint}")
     if not issubclass(kind, catalogue.NonGeoDataset):
         raise DataError(

@@ -65,7 +65,11 @@ class FullySharded(nn.Module):
         mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
         for block in [child for child in module.modules() if isinstance(child, SelectiveBlock)]:
             fully_shard(block, mesh=mesh)
-        fully_shard(module, mesh=mesh)
+        # Scalars cannot be sharded: they are whole everywhere, and their gradients averaged here.
+        scalars = {parameter for parameter in module.parameters() if not parameter.ndim}
+        for scalar in scalars:
+            scalar.register_post_accumulate_grad_hook(_average_gradient)
+        fully_shard(module, mesh=mesh, ignored_params=scalars)
         self.module = module
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
@@ -88,6 +92,11 @@ class FullySharded(nn.Module):
 @RUNNERS.register_module()
 class ShardedRunner(Runner):
     """MMEngine's runner whose checkpoints are whole where the model is sharded, as those of any other run."""
+
+    def _init_model_weights(self) -> None:
+        # A sharded model was initialised before it was sharded.
+        if not isinstance(self.model, FullySharded):
+            super()._init_model_weights()
 
     def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         """Gather what is sharded in all processes, and write it in the first one."""
@@ -117,6 +126,12 @@ class ShardedRunner(Runner):
                 for name, value in entry.items():
                     if isinstance(value, Tensor) and value.ndim:
                         entry[name] = _like(value, parameters[index])
+
+
+def _average_gradient(parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    distributed.all_reduce(parameter.grad)
+    parameter.grad /= distributed.get_world_size()
 
 
 def _inner(model: nn.Module) -> nn.Module:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -58,7 +57,7 @@ def export_model(
             name=name,
             task="detection",
             config=json.loads(json.dumps(model)),
-            bands=_bands(preprocessor),
+            bands=_bands(config),
             mean=tuple(preprocessor["mean"]),
             std=tuple(preprocessor["std"]),
             classes=tuple(metainfo["classes"]),
@@ -81,9 +80,16 @@ def _figures(path: Path) -> dict[str, float]:
     }
 
 
-def _bands(preprocessor: Mapping[str, Any]) -> tuple[str, ...]:
-    """Images are read as BGR; mean and std apply after the optional swap."""
-    return _RGB if preprocessor.get("bgr_to_rgb") else _RGB[::-1]
+def _bands(config: Config) -> tuple[str, ...]:
+    """Bands by the names in metainfo, else red, green, blue in the order that the model sees them.
+
+    ``LoadRaster`` keeps the order of the file; mmcv's loader reads BGR, which the preprocessor may swap.
+    """
+    dataset = config.test_dataloader.dataset
+    if "bands" in dataset.metainfo:
+        return tuple(dataset.metainfo.bands)
+    in_file_order = dataset.pipeline[0].type == "dynamicvis.LoadRaster"
+    return _RGB if in_file_order or config.model.data_preprocessor.get("bgr_to_rgb") else _RGB[::-1]
 
 
 def _load_state_dict(checkpoint: str | Path) -> dict[str, Tensor]:

@@ -151,7 +151,7 @@ def test_fusion_may_begin_as_a_difference() -> None:
     fusion = ConcatFusion([4, 6], difference=True).eval()
     fusion.init_weights()
     first, second = ([torch.randn(2, channels, 5, 7) for channels in (4, 6)] for _ in range(2))
-    assert all((result == 0).all() for result in fusion(first, first))
+    assert all(result.max() < 1e-6 for result in fusion(first, first))
     shifted = fusion([level + 3 for level in first], [level + 3 for level in second])
     for result, other in zip(fusion(first, second), shifted, strict=True):
         assert result.max() > 0.1
@@ -272,3 +272,15 @@ def test_flips_of_a_pair_are_averaged(model: torch.nn.Module, tmp_path: Path) ->
     assert certain.float().mean() > 0.5
     predicted = result.pred_sem_seg.data[0]
     assert (predicted == expected[0].argmax(dim=0))[certain].all()
+
+
+def test_the_model_without_selection_is_built_as_the_reference_sets_it() -> None:
+    config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-base-dense_siamese-unet_levir-cd.py")
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    assert sum(p.numel() for p in model.backbone.parameters()) == 36_745_536
+    assert {stage.keep_ratio for stage in model.backbone.stages} == {1.0}
+    for split, index in (("train", 3), ("val", 1), ("test", 1)):
+        assert config[f"{split}_dataloader"].dataset.pipeline[index]["scale"] == (1024, 1024)
+    assert config.train_dataloader.dataset.pipeline[4]["crop_size"] == (512, 512)
+    assert model.test_cfg.crop_size == (512, 512)

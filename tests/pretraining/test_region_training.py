@@ -13,12 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from region_data import make_shards
 from safetensors.torch import save_file
 from tools_helpers import ROOT, tool
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from dynamicvis.backbone import create_backbone
 from dynamicvis.checkpoint import load_checkpoint
+from dynamicvis.registry import MODEL_WRAPPERS, MODELS
 
 EPOCHS = 2
 NAMES = ("loss_classes", "loss_contrast", "loss_balance")
@@ -52,6 +58,16 @@ train_cfg = dict(max_epochs={EPOCHS})
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=5))
 log_level = "ERROR"
 """
+# Without router noise, which every process draws for itself, and with the balance loss.
+QUIET = """
+_base_ = "tiny.py"
+
+model = dict(backbone=dict(noise=0.0))
+custom_hooks = [
+    dict(type="dynamicvis.IterationSeedHook"),
+    dict(type="dynamicvis.RouterBalanceHook", weight=0.1),
+]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +77,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (split, count) in enumerate((("train", 8), ("val", 5), ("test", 2))):
         make_shards(folder / "mosaics" / split, count, CLASSES, seed=seed)
     (folder / "tiny.py").write_text(CONFIG)
+    (folder / "quiet.py").write_text(QUIET)
     return folder
 
 
-def pretrain(folder: Path, work: Path, *options: str, resume: Path | None = None) -> None:
-    arguments = [str(folder / "tiny.py"), "--work-dir", str(work), *(["--resume", str(resume)] if resume else [])]
+def pretrain(folder: Path, work: Path, *options: str, resume: Path | None = None, config: str = "tiny.py") -> None:
+    arguments = [str(folder / config), "--work-dir", str(work), *(["--resume", str(resume)] if resume else [])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNAMICVIS_DATA", str(folder))
         tool("pretrain")([*arguments, *(["--cfg-options", *options] if options else [])])
@@ -76,7 +93,7 @@ def pretrain_in_two(folder: Path, work: Path, *options: str, resume: Path | None
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch = [*("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port))]
-    arguments = [str(ROOT / "tools/pretrain.py"), str(folder / "tiny.py"), "--work-dir", str(work)]
+    arguments = [str(ROOT / "tools/pretrain.py"), str(folder / "quiet.py"), "--work-dir", str(work)]
     arguments += ["--launcher", "pytorch", *(["--resume", str(resume)] if resume else [])]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     result = subprocess.run(
@@ -136,22 +153,18 @@ def test_noise_and_augmentation_matter(folder, alone, tmp_path):
 
 @pytest.fixture(scope="module")
 def quiet(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process without router noise, which every process draws for itself, and with the balance loss."""
+    """One process."""
     work = tmp_path_factory.mktemp("quiet")
-    pretrain(folder, work, *QUIET)
+    pretrain(folder, work, config="quiet.py")
     return work
 
 
-BALANCE = (
-    "custom_hooks=[dict(type='dynamicvis.IterationSeedHook'),dict(type='dynamicvis.RouterBalanceHook',weight=0.1)]"
-)
-QUIET = ("model.backbone.noise=0.0", BALANCE)
 SHARDED = ("runner_type=dynamicvis.ShardedRunner", "model_wrapper_cfg.type=dynamicvis.FullySharded")
 
 
 @pytest.mark.parametrize("options", [(), SHARDED], ids=["DDP", "FSDP"])
 def test_two_processes_have_the_losses_of_one(folder, quiet, tmp_path, options):
-    pretrain_in_two(folder, tmp_path, *QUIET, *options)
+    pretrain_in_two(folder, tmp_path, *options)
     for mine, theirs in zip(losses(tmp_path), losses(quiet), strict=True):
         assert len(mine) == len(NAMES)
         assert mine == pytest.approx(theirs, rel=1e-4)
@@ -169,7 +182,7 @@ def test_two_processes_have_the_losses_of_one(folder, quiet, tmp_path, options):
 
 
 def test_a_sharded_run_is_resumed_from_a_whole_checkpoint(folder, quiet, tmp_path):
-    pretrain_in_two(folder, tmp_path, *QUIET, *SHARDED, resume=quiet / "epoch_1.pth")
+    pretrain_in_two(folder, tmp_path, *SHARDED, resume=quiet / "epoch_1.pth")
     for mine, theirs in zip(losses(tmp_path), losses(quiet)[2:], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
     state = torch.load(tmp_path / "epoch_2.pth", map_location="cpu", weights_only=False)
@@ -206,3 +219,20 @@ def test_embeddings_of_a_run_start_from_a_file(folder, tmp_path):
             f"model.embeddings={tmp_path / 'text.safetensors'}",
             classes.replace("yellow", "violet"),
         )
+
+
+def test_parameters_are_sharded(folder, tmp_path):
+    config = Config.fromfile(folder / "tiny.py")
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(config.model)
+    count = len(model.backbone.stages[0].blocks[0].state_dict())
+    distributed.init_process_group("gloo", store=distributed.FileStore(str(tmp_path / "store")), rank=0, world_size=1)
+    try:
+        wrapped = MODEL_WRAPPERS.build(dict(type="dynamicvis.FullySharded", module=model))
+        kinds = {name: isinstance(value, DTensor) for name, value in wrapped.named_parameters()}
+        assert [name for name, sharded in kinds.items() if not sharded] == ["module.head.logit_scale"]
+        # A block is a unit of its own: its parameters are gathered when it runs.
+        assert len(model.backbone.stages[0].blocks[0].state_dict()) == count
+        assert isinstance(model.backbone.stages[0].blocks[0], FSDPModule)
+    finally:
+        distributed.destroy_process_group()

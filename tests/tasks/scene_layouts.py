@@ -64,7 +64,7 @@ def write_bigearthnet(root: Path, splits: Mapping[str, Sequence[Sequence[str]]])
             (folder / f"{name}_labels_metadata.json").write_text(json.dumps({"labels": list(labels)}))
             names.append(name)
             number += 1
-        (root / f"bigearthnet-{split}.csv").write_text("".join(f"{name}\n" for name in names))
+        (root / f"bigearthnet-{split}.csv").write_text("".join(f"{name},S1_{name}\n" for name in names))
 
 
 def write_forestnet(root: Path, splits: Mapping[str, Sequence[tuple[str, str]]]) -> None:

@@ -67,17 +67,13 @@ def test_sen2ships_in_four_bands(tmp_path):
     assert set(life.validation) >= METRICS
 
 
+SSDD = "sar_instance_segmentation/dynamicvis-{}_mask-rcnn_ssdd.py"
+NWPU = "instance_segmentation/dynamicvis-{}_mask-rcnn_nwpu.py"
 BACKBONES = {"nano": 2_347_456 + 3 * 524_288, "base": 41_464_128, "large": 97_533_696}
 
 
 @pytest.mark.parametrize("arch", BACKBONES)
-@pytest.mark.parametrize(
-    ("config", "classes"),
-    [
-        ("sar_instance_segmentation/dynamicvis-{}_mask-rcnn_ssdd.py", 1),
-        ("instance_segmentation/dynamicvis-{}_mask-rcnn_nwpu.py", 10),
-    ],
-)
+@pytest.mark.parametrize(("config", "classes"), [(SSDD, 1), (NWPU, 10)])
 def test_models_are_built_in_full(config, classes, arch):
     """The paper's model on every variant: backbone at 1024 pixels, FPN, RPN, region features twice, heads."""
     from mmdet.registry import MODELS
@@ -112,3 +108,50 @@ def test_models_are_built_in_full(config, classes, arch):
     assert frozen == {
         f"backbone.{name}" for name, _ in model.backbone.named_parameters() if name.startswith("stages.0.")
     }
+
+
+@pytest.mark.parametrize("config", [SSDD, NWPU])
+def test_weights_of_a_pretraining_reach_backbone_neck_and_both_region_features(config, tmp_path):
+    from mmdet.registry import MODELS
+
+    settings = Config.fromfile(ROOT / "configs" / config.format("nano")).model
+    settings.backbone.update(arch="test_nano", img_size=64)
+    settings.neck.in_channels = [16, 32, 48, 64]
+    prefixes = {"backbone": "backbone.", "neck": "pre_neck.", "roi": "neck."}
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        source = MODELS.build(settings)
+        parts = {"backbone": source.backbone, "neck": source.neck, "roi": source.roi_head.bbox_roi_extractor}
+        state = {
+            prefixes[part] + name: torch.randn_like(value)
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        }
+        torch.save({"state_dict": {**state, "head.fc.weight": torch.zeros(63, 256)}}, tmp_path / "pretrained.pth")
+        initial = dict(type="Pretrained", checkpoint=str(tmp_path / "pretrained.pth"))
+        settings.backbone.init_cfg = dict(initial, prefix="backbone.")
+        settings.neck.init_cfg = dict(initial, prefix="pre_neck.")
+        settings.roi_head.bbox_roi_extractor.init_cfg = dict(initial, prefix="neck.")
+        settings.roi_head.mask_roi_extractor.init_cfg = dict(initial, prefix="neck.")
+        model = MODELS.build(settings)
+        model.init_weights()
+    targets = [
+        ("backbone", model.backbone),
+        ("neck", model.neck),
+        ("roi", model.roi_head.bbox_roi_extractor),
+        ("roi", model.roi_head.mask_roi_extractor),
+    ]
+    for part, module in targets:
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(value, state[prefixes[part] + name], msg=f"{part} {name}")
+
+
+@pytest.mark.parametrize("config", [SSDD, NWPU])
+def test_settings_are_those_of_the_papers_code(config):
+    settings = Config.fromfile(ROOT / "configs" / config.format("base"))
+    assert (settings.train_cfg.max_epochs, settings.train_cfg.val_interval) == (800, 10)
+    assert (settings.optim_wrapper.optimizer.lr, settings.train_dataloader.batch_size) == (1e-4, 8)
+    assert settings.model.backbone.frozen_stages == 1
+    files = [settings[f"{split}_dataloader"].dataset.ann_file for split in ("train", "val", "test")]
+    assert files == [f"annotations/{split}.json" for split in ("train", "val", "test")]
+    assert settings.val_evaluator.ann_file.endswith("/annotations/val.json")
+    assert settings.test_evaluator.ann_file.endswith("/annotations/test.json")

@@ -72,3 +72,13 @@ def test_models_have_the_size_of_the_reference(name, parameters):
     config = Config.fromfile(ROOT / "configs/pretraining" / f"dynamicvis-{name}_fmow.py")
     assert config.metainfo.classes == FMOW_CLASSES
     assert sum(value.numel() for value in MODELS.build(config.model).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["nano", "base", "large"])
+def test_region_classification_is_the_model_and_data_of_pretraining(name):
+    mine, theirs = (
+        Config.fromfile(ROOT / "configs" / task / f"dynamicvis-{name}_fmow.py").to_dict()
+        for task in ("region_classification", "pretraining")
+    )
+    for part in ("model", "test_dataloader", "test_evaluator", "metainfo"):
+        assert mine[part] == theirs[part]

@@ -10,7 +10,7 @@ import pytest
 from exercise import exercise
 from PIL import Image
 from segmentation_data import write_massachusetts, write_oam, write_road_windows, write_whu
-from tools_helpers import tool
+from tools_helpers import ROOT, tool
 
 from dynamicvis.data.raster import DataError, write_raster
 from dynamicvis.mm.datasets.segmentation import MassachusettsRoads, SegmentationFolder, WHUBuilding
@@ -159,3 +159,18 @@ def test_bad_masks_stop_the_training_by_name(mask: np.ndarray, message: str, tmp
     config = "building_extraction/dynamicvis-nano_upernet_whu-building.py"
     with pytest.raises(DataError, match=message):
         exercise(config, tmp_path, tmp_path / "work", *NARROW, *SHORT, *options)
+
+
+def test_a_damaged_image_is_skipped_on_demand_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_whu(tmp_path, {"train": 4, "val": 1, "test": 1})
+    (root / "train/image/2.tif").write_bytes(b"damaged")
+    monkeypatch.setenv("DYNAMICVIS_DATA", str(tmp_path))
+    config = ROOT / "configs/building_extraction/dynamicvis-nano_upernet_whu-building.py"
+    options = [*NARROW, *SHORT, *crops("train_dataloader.dataset.pipeline", "scale=(64,64)"), "train_cfg.max_epochs=1"]
+    arguments = [str(config), "--work-dir", str(tmp_path / "work"), "--cfg-options", *options]
+    with pytest.raises(DataError, match=r"train/image/2\.tif cannot be read"):
+        tool("train")(arguments)
+    tool("train")([*arguments, "train_dataloader.dataset.pipeline.0.on_error=skip"])
+    said = "".join(path.read_text() for path in (tmp_path / "work").glob("*/*.log"))
+    assert "skipped: " in said
+    assert "times in this epoch an image could not be read" in said

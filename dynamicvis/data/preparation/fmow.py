@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from dynamicvis.data.fmow import FMOW_CLASSES
 from dynamicvis.data.preparation.detection import (
     AnnotatedImage,
@@ -82,7 +84,7 @@ class FmowReader:
         paths = sorted(split.glob("*/*/*rgb.jpg"))
         if not paths:
             raise DataSourceError(f"{split} has no image CLASS/CLASS_N/CLASS_N_K_rgb.jpg; unpack fMoW-rgb there")
-        for path in paths:
+        for path in tqdm(paths, desc=split.name, unit="image", disable=None):
             width, height = image_size(path)
             annotation = path.with_suffix(".json")
             try:

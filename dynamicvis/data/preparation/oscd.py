@@ -19,7 +19,7 @@ from dynamicvis.data.preparation.folder import DataSourceError, add_target_argum
 from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, read_binary, read_pair
 
 HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
-VAL_PLACES = ("saclay_e",)
+VAL_PLACES = ("bordeaux",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

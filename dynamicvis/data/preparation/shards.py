@@ -12,6 +12,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from dynamicvis.data.preparation.detection import AnnotatedImage, read_coco, read_json
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.shards import META
@@ -83,7 +85,7 @@ def write_shards(folder: Path, images: Iterable[AnnotatedImage], classes: Sequen
     pattern = str(folder).replace("%", "%%") + "/%05d.tar"
     # A fixed time makes equal inputs give equal shards.
     with ShardWriter(pattern, maxcount=samples, maxsize=float("inf"), verbose=0, encoder=False, mtime=0) as writer:
-        for image in chosen:
+        for image in tqdm(chosen, unit="image", disable=None):
             annotation = {
                 "gt_bboxes": [list(item.box) for item in image.instances],
                 "gt_bboxes_labels": [classes[item.label] for item in image.instances],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class AnyBands:
@@ -17,6 +18,9 @@ class AnyBands:
     Raises:
         ValueError: mean and std differ in length, or a std is not positive.
     """
+
+    mean: Tensor
+    _enable_normalize: bool
 
     def __init__(
         self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **settings: Any
