@@ -25,7 +25,7 @@ model = dict(
     # Of the pixels of a crop some 3 % changed; unweighted, a model from scratch settles on "unchanged" at first.
     decode_head=dict(
         loss_decode=[
-            dict(type="mmseg.CrossEntropyLoss", loss_weight=1.0, avg_non_ignore=True, class_weight=[1.0, 10.0]),
+            dict(type="dynamicvis.WeightedCrossEntropyLoss", class_weight=[1.0, 10.0]),
             dict(type="dynamicvis.SoftDiceLoss", loss_weight=3.0, smooth=1.0),
         ]
     ),
