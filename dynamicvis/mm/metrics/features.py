@@ -81,11 +81,11 @@ class RetrievalMetric(FeatureMetric):
         self.codes = tuple(codes)
 
     def compute_metrics(self, results: list[_Features]) -> dict[str, float]:
-        """Search the database for every query."""
+        """Search the database for every query, on the GPU where there is one: L1 distances are many operations."""
         queries, query_labels, database, labels = self.split(results)
-        return evaluate_retrieval(
-            queries, self._one_hot(query_labels), database, self._one_hot(labels), self.k, self.codes
-        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tensors = (queries, self._one_hot(query_labels), database, self._one_hot(labels))
+        return evaluate_retrieval(*(tensor.to(device) for tensor in tensors), k=self.k, codes=self.codes)
 
     def _one_hot(self, labels: list[list[int]]) -> Tensor:
         result = torch.zeros(len(labels), self.num_classes, dtype=torch.bool)
