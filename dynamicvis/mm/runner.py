@@ -89,9 +89,7 @@ def _with_flips(config: Config) -> Runner:
     """Runner whose test merges several views of each image."""
     missing = [name for name in ("tta_model", "tta_pipeline") if name not in config]
     if missing:
-        raise ConfigError(
-            f"--tta needs {' and '.join(missing)}, which {config.filename} does not have; leave --tta away"
-        )
+        raise ConfigError(f"--tta needs {' and '.join(missing)}, which {config.filename} lacks; leave --tta away")
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     runner = build_runner(config)
     # The model is wrapped once its checkpoint is loaded, whose names would not fit the wrapper.
