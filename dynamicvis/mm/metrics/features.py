@@ -84,8 +84,14 @@ class RetrievalMetric(FeatureMetric):
         """Search the database for every query, on the GPU where there is one: L1 distances are many operations."""
         queries, query_labels, database, labels = self.split(results)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        tensors = (queries, self._one_hot(query_labels), database, self._one_hot(labels))
-        return evaluate_retrieval(*(tensor.to(device) for tensor in tensors), k=self.k, codes=self.codes)
+        return evaluate_retrieval(
+            queries.to(device),
+            self._one_hot(query_labels).to(device),
+            database.to(device),
+            self._one_hot(labels).to(device),
+            self.k,
+            self.codes,
+        )
 
     def _one_hot(self, labels: list[list[int]]) -> Tensor:
         result = torch.zeros(len(labels), self.num_classes, dtype=torch.bool)
