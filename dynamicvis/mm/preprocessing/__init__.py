@@ -43,7 +43,7 @@ class AnyBands:
             ValueError: an image has another number of bands than mean and std.
         """
         if self._enable_normalize and isinstance(data, dict):
-            expected = len(self.mean)  # type: ignore[attr-defined]
+            expected = len(self.mean)
             for index, image in enumerate(data["inputs"]):
                 if len(image) != expected:
                     samples = data.get("data_samples") or []
