@@ -2,7 +2,7 @@
 _base_ = "dynamicvis-nano_siamese-unet_oscd.py"
 
 bands = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-val_places = ["bordeaux"]
+val_places = ["saclay_e"]
 # Reflectance x 10000: a scale for all bands, as long as nobody has measured the statistics of each.
 model = dict(
     data_preprocessor=dict(mean=[1500.0] * 26, std=[1000.0] * 26),

@@ -71,7 +71,7 @@ def test_oscd_previews(tmp_path: Path) -> None:
 
 
 def test_oscd_13_bands_as_published(tmp_path: Path) -> None:
-    make_oscd(tmp_path / "data" / "oscd", {"train": ["alpha", "beta", "bordeaux"], "test": ["delta"]})
+    make_oscd(tmp_path / "data" / "oscd", {"train": ["alpha", "beta", "saclay_e"], "test": ["delta"]})
     inner = "train_dataloader.dataset.dataset.pipeline"
     options = [
         *(option.replace("train_dataloader.dataset.pipeline", inner) for option in [*TINY, *LONG]),

@@ -19,7 +19,7 @@ from dynamicvis.data.preparation.folder import DataSourceError, add_target_argum
 from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, match_dates, read_binary, read_pair
 
 HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
-VAL_PLACES = ("bordeaux",)
+VAL_PLACES = ("saclay_e",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
