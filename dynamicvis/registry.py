@@ -55,6 +55,7 @@ MODELS = LazyRegistry(
         "SiameseSegmentor": "change.segmentor",
         "SoftDiceLoss": "change.loss",
         "UNetDecoder": "change.decoder",
+        "WeightedCrossEntropyLoss": "change.loss",
     },
 )
 TRANSFORMS = LazyRegistry(

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from dynamicvis.checkpoint import CheckpointError
-from dynamicvis.data.raster import DataError
+from dynamicvis.mm.errors import reported_errors
 from dynamicvis.mm.runner import add_run_arguments, train
-from dynamicvis.pretraining import EmbeddingFileError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,10 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="continue a run, from CHECKPOINT or from the last one in the work folder, to the same losses",
     )
     add_run_arguments(parser)
-    try:
-        train(parser.parse_args(arguments))
-    except (CheckpointError, DataError, EmbeddingFileError) as error:
-        raise SystemExit(f"error: {error}") from error
+    options = parser.parse_args(arguments)
+    with reported_errors():
+        train(options)
 
 
 if __name__ == "__main__":

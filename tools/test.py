@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dynamicvis.data.preparation.folder import DataSourceError
-from dynamicvis.mm.errors import ConfigError, PredictionError
+from dynamicvis.mm.errors import reported_errors
 from dynamicvis.mm.runner import add_run_arguments, test
 
 
@@ -21,10 +20,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.overwrite and options.out is None:
         parser.error("--overwrite is for the folder of --out")
-    try:
+    with reported_errors():
         test(options)
-    except (ConfigError, DataSourceError, PredictionError) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from dynamicvis.mm.errors import reported_errors
 from dynamicvis.mm.runner import add_run_arguments, train
 
 
@@ -18,7 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="continue a run, from CHECKPOINT or from the last one in the work folder",
     )
     add_run_arguments(parser)
-    train(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    with reported_errors():
+        train(options)
 
 
 if __name__ == "__main__":

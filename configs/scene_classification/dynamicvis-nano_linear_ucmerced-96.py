@@ -1,4 +1,4 @@
-# The small run of README.md: from random weights, at 96 x 96 pixels, some ten minutes on one core.
+# The small run of README.md: from random weights, at 96 x 96 pixels, for a CPU.
 _base_ = "dynamicvis-nano_linear_ucmerced.py"
 
 train_pipeline = [

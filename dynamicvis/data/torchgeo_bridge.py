@@ -60,15 +60,16 @@ class TorchGeoSource:
         self.name = name
         self._dataset = _open(name, settings)
         declared = _declared_classes(self._dataset)
-        self._has_background = classes is None and bool(declared) and declared[0].lower() == "background"
         if len(self._dataset) == 0:
             raise DataError(f"torchgeo's {name} with {_shown(settings)} has no samples; check root and split")
         sample = self._sample(0)
         self.task: Task = self._task(sample)
-        if self.task != "detection":
-            self._has_background = False
+        # Of the classes of objects, background is none: their labels count from 1.
+        self._first_label = 0
+        if self.task == "detection" and declared and declared[0].lower() == "background":
+            self._first_label = 1
         if classes is None:
-            classes = declared[1:] if self._has_background else declared
+            classes = declared[self._first_label :]
         if not classes and self.task == "change":
             classes = ("unchanged", "changed")
         if not classes:
@@ -132,10 +133,10 @@ class TorchGeoSource:
         if len(dates) == 1 and dates[0].ndim == 4:
             dates = list(dates[0])
         expected = 2 if self.task == "change" else 1
-        if len(dates) != expected or any(date.ndim != 3 for date in dates):
+        if len(dates) != expected or any(date.ndim != 3 or date.shape[1:] != dates[0].shape[1:] for date in dates):
             raise DataError(
                 f"{self._where(index)} has images of shapes {[tuple(date.shape) for date in dates]}; "
-                f"{self.task} needs {expected} of (C, H, W)"
+                f"{self.task} needs {expected} of (C, H, W), of one size"
             )
         return np.concatenate([date.numpy().transpose(1, 2, 0) for date in dates], axis=2, dtype=np.float32)
 
@@ -186,7 +187,7 @@ class TorchGeoSource:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise DataError(f"{self._where(index)} has boxes of shape {boxes.shape}; needed are upright ones, (N, 4)")
         # A data set of one class has no labels.
-        labels = np.asarray(sample.get("label", np.zeros(len(boxes))), dtype=np.int64) - self._has_background
+        labels = np.asarray(sample.get("label", np.zeros(len(boxes))), dtype=np.int64) - self._first_label
         if labels.shape != (len(boxes),):
             raise DataError(f"{self._where(index)} has {len(boxes)} boxes and labels of shape {labels.shape}")
         masks = sample["mask"].numpy().astype(np.uint8) if "mask" in sample else None

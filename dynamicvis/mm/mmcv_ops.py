@@ -279,7 +279,7 @@ def install() -> bool:
 def _replace_stand_ins() -> None:
     """Replace the functions and classes that raise for lack of operators, in modules imported before there were any."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in ("mmdet", "mmseg", "mmpretrain", "mmrotate"):
+        if module is None or name.partition(".")[0] not in ("mmdet", "mmseg", "mmpretrain", "mmrotate"):
             continue
         for attribute, value in list(vars(module).items()):
             if getattr(value, "__module__", None) == name and _is_stand_in(value):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torchgeo.datasets
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import ConcatDataset, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from PIL import Image
 from scene_layouts import write_bigearthnet, write_scenes
+from tools_helpers import ROOT
 from torchgeo.datasets import NonGeoDataset
 
 from dynamicvis.data.preparation.scenes import UCMERCED_CLASSES
@@ -25,12 +26,6 @@ from dynamicvis.data.torchgeo_bridge import TorchGeoSource
 from dynamicvis.registry import DATASETS, MODELS
 
 GENERATOR = np.random.default_rng(0)
-
-
-@pytest.fixture
-def scope() -> Iterator[Any]:
-    with DefaultScope.overwrite_default_scope("mmengine"):
-        yield DefaultScope.overwrite_default_scope
 
 
 def build(scope: str, pack: dict[str, Any], *more: dict[str, Any], **settings: Any) -> Any:
@@ -172,6 +167,18 @@ def test_change_detection_puts_the_dates_one_behind_the_other(levircd):
     assert mask[10:].unique().tolist() == [0]
 
 
+def test_change_detection_trains_the_siamese_model(levircd):
+    dataset = build("mmseg", {"type": "PackSegInputs"}, name="LEVIRCD", root=str(levircd), split="train")
+    config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-nano_siamese-unet_levir-cd.py").model
+    config.backbone.img_size = 64
+    config.data_preprocessor.size = (64, 64)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        model = revert_sync_batchnorm(MODELS.build(config))
+        batch = model.data_preprocessor(pseudo_collate([dataset[0], dataset[0]]), training=True)
+        losses = model(**batch, mode="loss")
+    assert all(torch.isfinite(loss) for name, loss in losses.items() if "loss" in name)
+
+
 def test_detection(vhr10):
     keys = ("img_id", "ori_shape", "img_shape", "instances", "flip", "flip_direction")
     pack = {"type": "PackDetInputs", "meta_keys": keys}
@@ -185,6 +192,12 @@ def test_detection(vhr10):
     assert masks[0, 8:24, 72:92].mean() > 0.9
     assert masks[0].sum() == masks[0, 7:25, 71:93].sum()
     assert [instance["bbox_label"] for instance in sample.instances] == [0, 9]
+
+
+def test_classes_of_objects_can_be_renamed(vhr10):
+    names = tuple("abcdefghij")
+    source = TorchGeoSource("VHR10", classes=names, root=str(vhr10))
+    assert [source.classes[label] for label in source[0].labels] == ["a", "j"]
 
 
 def test_images_without_objects(vhr10):
@@ -235,23 +248,14 @@ def test_detection_trains_and_evaluates_a_detector(vhr10):
 
 
 def test_works_inside_a_concatenation_with_roles(ucmerced):
+    pack = {"type": "PackInputs", "meta_keys": ("role",)}
     parts = [
-        build("mmpretrain", {"type": "PackInputs", "meta_keys": ("role",)}, name="UCMerced", root=str(ucmerced))
-        for _ in range(1)
+        build("mmpretrain", pack, name="UCMerced", root=str(ucmerced), split=split, role=role)
+        for split, role in (("train", "database"), ("val", "query"))
     ]
-    parts.append(
-        build(
-            "mmpretrain",
-            {"type": "PackInputs", "meta_keys": ("role",)},
-            name="UCMerced",
-            root=str(ucmerced),
-            split="val",
-            role="query",
-        )
-    )
     both = ConcatDataset(parts)
     assert len(both) == 63
-    assert both[62]["data_samples"].role == "query"
+    assert [both[index]["data_samples"].role for index in (0, 62)] == ["database", "query"]
     assert both.metainfo["classes"] == UCMERCED_CLASSES
 
 
@@ -348,6 +352,11 @@ MASK = torch.zeros(8, 8, dtype=torch.int64)
             {"image": torch.zeros(5, 3, 8, 8), "mask": MASK},
             {},
             r"change needs 2 of \(C, H, W\)",
+        ),
+        (
+            {"image1": IMAGE, "image2": IMAGE[:, :4], "mask": MASK},
+            {},
+            r"\[\(3, 8, 8\), \(3, 4, 8\)\]; change needs 2 of \(C, H, W\), of one size",
         ),
         (
             {"image": torch.zeros(2, 3, 8, 8), "mask": torch.zeros(2, 8, 8)},

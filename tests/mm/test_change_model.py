@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dynamicvis.mm.change.datasets import ChangeFolder
 from dynamicvis.mm.change.decoder import ConcatFusion, MLPSegHead, UNetDecoder
-from dynamicvis.mm.change.loss import SoftDiceLoss, dice_loss
+from dynamicvis.mm.change.loss import SoftDiceLoss, WeightedCrossEntropyLoss, dice_loss
 from dynamicvis.registry import MODELS
 
 
@@ -222,6 +222,31 @@ def test_dice_loss_ends_and_ignored_pixels() -> None:
     assert dice_loss(logits, torch.full_like(labels, 255)).item() == 0
     with pytest.raises(ValueError, match="sampler"):
         SoftDiceLoss()(logits, labels, weight=labels)
+
+
+def test_weighted_cross_entropy_leaves_ignored_pixels_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    labels[0, 0] = 255
+    loss = WeightedCrossEntropyLoss([1.0, 5.0, 0.5], loss_weight=2.0)
+    weights = torch.tensor([1.0, 5.0, 0.5])
+    expected = (
+        sum(
+            -weights[label] * pixel.log_softmax(0)[label]
+            for pixel, label in zip(logits.movedim(1, -1).reshape(-1, 3), labels.flatten(), strict=True)
+            if label != 255
+        )
+        / weights[labels[labels != 255]].sum()
+    )
+    torch.testing.assert_close(loss(logits, labels), 2 * expected)
+    nothing = loss(logits, torch.full_like(labels, 255))
+    nothing.backward()
+    assert nothing == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+    with pytest.raises(ValueError, match="sampler"):
+        loss(logits, labels, weight=labels)
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import dynamicvis.mm  # noqa: F401 - before a config is read, as tools/train.py does
@@ -122,3 +122,20 @@ def test_a_distribution_that_mmengine_knows_is_left_alone(monkeypatch):
     monkeypatch.setattr(patches, "version", lambda name: "1.2.2")
     assert not patches.find_shipped_configs()
     assert MODULE2PACKAGE["mmseg"] == "mmsegmentation"
+
+
+def test_settings_of_the_readme_work(tmp_path):
+    settings = (EXAMPLES / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "fine_tuning.py").write_text(f'_base_ = "{EXAMPLES}/upernet_mmseg.py"\n{settings}')
+    config = Config.fromfile(tmp_path / "fine_tuning.py")
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        config.model.data_preprocessor.pop("size", None)
+        model = MODELS.build(config.model)
+        wrapper = build_optim_wrapper(model, config.optim_wrapper)
+        (hook,) = [HOOKS.build(hook) for hook in config.custom_hooks]
+    assert (model.backbone.in_channels, model.backbone.frozen_stages) == (6, 1)
+    assert model.backbone.gradient_checkpointing
+    rates = {group["lr"] for group in wrapper.optimizer.param_groups}
+    assert max(rates) == config.optim_wrapper.optimizer.lr > min(rates)
+    assert type(wrapper).__name__ == "AmpOptimWrapper"
+    assert type(hook).__name__ == "RouterNoiseHook"

@@ -195,6 +195,26 @@ def test_keep_ratios_noise_and_frozen_stages_are_translated():
     assert build(backbone(sampling_scale=None, frozen_stages=-1), "mmdet").noise == 0.0
 
 
+def test_noise_decays_with_the_epochs_without_a_hook(monkeypatch):
+    from mmengine.logging import MessageHub
+
+    model = build(backbone(), "mmpretrain").train()
+    images = torch.randn(1, 3, 64, 64)
+    hub = MessageHub("run of a test")
+    monkeypatch.setattr(MessageHub, "get_current_instance", lambda: hub)
+    model(images)
+    assert model.noise.progress == 0
+    for name, value in {"epoch": 3, "max_epochs": 4, "iter": 1, "max_iters": 100}.items():
+        hub.update_info(name, value)
+    model.eval()(images)
+    assert model.noise.progress == 0
+    model.train()(images)
+    assert model.noise.progress == 3 / 4
+    hub.update_info("max_epochs", 1)
+    model(images)
+    assert model.noise.progress == 1 / 100
+
+
 def test_load_balancing_of_its_head_is_refused():
     head = {"type": "DynamicVisClsHead", "num_classes": 2, "in_channels": 4, "load_balancing_loss_cfg": {"val": 0.1}}
     with pytest.raises(UnsupportedSetting, match="load_balancing_loss_cfg"):

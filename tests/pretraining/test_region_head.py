@@ -89,7 +89,7 @@ def test_head_has_the_parameters_of_the_reference():
         "logit_scale": (),
     }
     assert sum(value.numel() for value in head.parameters()) == 32_320
-    assert float(head.logit_scale.exp()) == pytest.approx(1 / 0.07)
+    assert head.logit_scale.exp().item() == pytest.approx(1 / 0.07)
 
 
 def test_batch_without_regions_gives_zero_and_gradients():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,10 +74,16 @@ class Sweep:
             if not agreement.holds:
                 self.notes[name] = str(agreement)
 
-    def measure(self, calls: Calls, description: str) -> dict[str, Timing | str]:
-        """Time all contestants that nothing keeps out; ``description`` of the input, such as "1024 pixels"."""
+    def measure(self, calls: Calls, description: str, warmed: Collection[str] = ()) -> dict[str, Timing | str]:
+        """Time all contestants that nothing keeps out.
+
+        Args:
+            calls: by name of the contestant.
+            description: of the input, such as "1024 pixels".
+            warmed: as of `benchmarking.timing.interleave`.
+        """
         active = {name: calls[name] for name in self.models if name not in self.notes}
-        timings = interleave(active, self.settings.repeats, self.settings.budget, self.settings.device)
+        timings = interleave(active, self.settings.repeats, self.settings.budget, self.settings.device, warmed)
         result: dict[str, Timing | str] = {**self.notes, **timings}
         for name, timing in timings.items():
             if isinstance(timing, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,11 @@ def summarise(seconds: list[float]) -> Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], object]], repeats: int, budget: float, device: torch.device
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int,
+    budget: float,
+    device: torch.device,
+    warmed: Collection[str] = (),
 ) -> dict[str, Timing | str]:
     """Time every call by `BUDGET_RULE`.
 
@@ -45,6 +49,8 @@ def interleave(
         repeats: counted runs of a call that stays below the budget.
         budget: seconds.
         device: device that is waited for before the clock is read.
+        warmed: names of the calls that run once more right before each of their runs, unseen by the clock, so that
+            their inputs are in the caches and the threads awake.
 
     Returns:
         Per name its timing, or why there is none: the call ran out of memory or is not supported.
@@ -55,6 +61,8 @@ def interleave(
     while active:
         for name in tuple(active):
             try:
+                if name in warmed:
+                    calls[name]()
                 seconds[name].append(_seconds(calls[name], device))
             except (RuntimeError, ValueError, NotImplementedError) as error:
                 failures[name] = failure_note(error)

@@ -1,7 +1,10 @@
-"""Dice loss over classes."""
+"""Losses of decode heads: Dice over classes, and cross-entropy with a weight a class."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,3 +63,35 @@ class SoftDiceLoss(nn.Module):
         if weight is not None:
             raise ValueError("SoftDiceLoss has no weights of pixels; remove the decode head's `sampler`")
         return self.loss_weight * dice_loss(logits, labels, self.smooth, ignore_index)
+
+
+@MODELS.register_module()
+class WeightedCrossEntropyLoss(nn.Module):
+    """Cross-entropy with a weight a class, as a loss of mmseg's decode heads: PyTorch's, a weighted mean over pixels.
+
+    mmseg's own fails where weights of classes meet ``avg_non_ignore``.
+
+    Args:
+        class_weight: weight of every class.
+        loss_weight: factor.
+        loss_name: name in the log; begins with ``loss_`` so that it is part of the sum.
+    """
+
+    def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = "loss_ce") -> None:
+        super().__init__()
+        self.register_buffer("class_weight", torch.tensor(class_weight, dtype=torch.float32), persistent=False)
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(self, logits: Tensor, labels: Tensor, weight: None = None, ignore_index: int = 255) -> Tensor:
+        """Weighted loss of logits (B, K, H, W) and labels (B, H, W); 0 where every pixel is ignored.
+
+        Raises:
+            ValueError: ``weight`` of a pixel sampler is given, which is not supported.
+        """
+        if weight is not None:
+            raise ValueError("WeightedCrossEntropyLoss has no weights of pixels; remove the decode head's `sampler`")
+        weights = self.get_buffer("class_weight").to(logits.dtype)
+        total = F.cross_entropy(logits, labels, weights, ignore_index=ignore_index, reduction="sum")
+        counted = torch.where(labels == ignore_index, 0, weights[labels.where(labels != ignore_index, 0)])
+        return self.loss_weight * total / counted.sum().clamp(min=torch.finfo(logits.dtype).tiny)

@@ -81,10 +81,16 @@ class RetrievalMetric(FeatureMetric):
         self.codes = tuple(codes)
 
     def compute_metrics(self, results: list[_Features]) -> dict[str, float]:
-        """Search the database for every query."""
+        """Search the database for every query, on the GPU where there is one: L1 distances are many operations."""
         queries, query_labels, database, labels = self.split(results)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return evaluate_retrieval(
-            queries, self._one_hot(query_labels), database, self._one_hot(labels), self.k, self.codes
+            queries.to(device),
+            self._one_hot(query_labels).to(device),
+            database.to(device),
+            self._one_hot(labels).to(device),
+            self.k,
+            self.codes,
         )
 
     def _one_hot(self, labels: list[list[int]]) -> Tensor:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from dynamicvis.backbone import NoiseDecay
 from dynamicvis.backbone.model import resize_position_embedding
 from dynamicvis.checkpoint import load_checkpoint, rename_reference_key
 from dynamicvis.mm.backbone import DynamicVis
@@ -31,7 +33,7 @@ class DynamicVisBackbone(DynamicVis):
         frozen_stages: number of leading stages without training, -1 or 0 for none.
         path_type: ``"forward_reverse_mean"``.
         sampling_scale: noise on the router, ``dict(type="fixed" or "decay", val=...)``, or None for no noise. The decay
-            needs ``custom_hooks = [dict(type="dynamicvis.RouterNoiseHook")]``.
+            follows the epochs of MMEngine's runner; no hook is needed.
         global_token_cfg: ``dict(pos="head", num=-1)``, or ``dict(pos="none")`` for none.
         img_size: edge in pixels that the position embedding is made for; any other size is taken too.
         spatial_token_keep_ratios: of each stage the n of "one token in n is kept"; 0 for a stage without a router.
@@ -106,6 +108,8 @@ class DynamicVisBackbone(DynamicVis):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, C, H, W) -> maps of the stages in ``out_indices``, or their normalised means (B, C)."""
+        if self.training and isinstance(self.noise, NoiseDecay):
+            self.noise.progress = _progress(self.noise.progress)
         maps = super().forward(images)
         if self.out_type == "featmap":
             return maps
@@ -116,6 +120,13 @@ class DynamicVisBackbone(DynamicVis):
         if self.init_cfg is not None and not self.is_init:
             load_checkpoint(self, self.init_cfg["checkpoint"], optional=(_POOL_NORM,))
         self._is_init = True
+
+
+def _progress(default: float) -> float:
+    """Share of the run that is over, by epochs, or by iterations where there are no epochs."""
+    run = MessageHub.get_current_instance().runtime_info
+    done, total = ("epoch", "max_epochs") if run.get("max_epochs", 0) > 1 else ("iter", "max_iters")
+    return run[done] / run[total] if done in run and run.get(total) else default
 
 
 def _arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, Any]:
