@@ -41,7 +41,7 @@ model = dict(
     test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
 )
 # An epoch is seven iterations.
-train_cfg = dict(max_epochs=100, val_interval=5)
+train_cfg = dict(max_epochs=70, val_interval=5)
 default_hooks = dict(
     logger=dict(interval=7), checkpoint=dict(interval=5, save_best="change/IoU_changed", rule="greater")
 )

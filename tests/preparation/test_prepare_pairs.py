@@ -9,6 +9,7 @@ from change_scenes import make_oscd, make_places, write_image
 from numpy.typing import NDArray
 from tools_helpers import tool
 
+from dynamicvis.data.preparation.pairs import match_dates
 from dynamicvis.data.raster import read_raster
 
 
@@ -73,6 +74,37 @@ def test_oscd_reads_a_folder_a_place(tmp_path: Path, capsys: pytest.CaptureFixtu
     np.testing.assert_array_equal(
         images(tmp_path / "out" / "val" / "B")["beta"], read_raster(source / "beta" / "t2.tif")
     )
+
+
+def test_what_differs_between_the_dates_as_a_whole_is_taken_out(tmp_path: Path) -> None:
+    source = make_places(tmp_path / "source", ["alpha", "beta", "gamma"], bands=2)
+    first = read_raster(source / "alpha" / "t1.tif").astype(np.float64)
+    hazy = (first * [0.5, 1.2] + [90, 10]).round().astype(np.uint8)
+    hazy[:4, :20] = 255  # below 2 % of the pixels
+    write_image(source / "alpha" / "t2.tif", hazy)
+    options = ["--val", "beta", "--test", "gamma", "--tile", 80, "--stride", 80]
+    assert prepare("oscd", "--source", source, "--out", tmp_path / "plain", *options) == 0
+    assert prepare("oscd", "--source", source, "--out", tmp_path / "out", *options, "--match-dates") == 0
+    for name, tolerance in (("plain", 0), ("out", 6)):
+        (pair,) = zip(*(images(tmp_path / name / "train" / kind).values() for kind in ("A", "B")), strict=True)
+        error = abs(pair[1].astype(float) - pair[0])[:, 20:].mean(axis=(0, 1))
+        assert (error < tolerance).all() if tolerance else (error > 20).all()
+        np.testing.assert_array_equal(pair[0], first)
+
+
+def test_matching_keeps_type_and_range() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.normal(40_000, 5_000, (50, 60, 2)).astype(np.uint16)
+    image = generator.normal(3_000, 200, (50, 60, 2)).astype(np.uint16)
+    image[..., 1] = 7
+    image[0, 0, 0] = 20_000
+    matched = match_dates(image, reference)
+    assert matched.dtype == np.uint16
+    assert matched.max() == 65_535
+    for quantile in (10, 50, 90):
+        wanted, found = np.percentile(reference[..., 0], quantile), np.percentile(matched[..., 0], quantile)
+        assert found == pytest.approx(wanted, abs=500)
+    assert len(np.unique(matched[..., 1])) == 1
 
 
 @pytest.mark.parametrize(

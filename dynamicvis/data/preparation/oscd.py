@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.data.oscd import label_file, place_files, read_places
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
-from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, read_binary, read_pair
+from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, match_dates, read_binary, read_pair
 
 HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
 VAL_PLACES = ("bordeaux",)
@@ -38,6 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--test", nargs="+", metavar="PLACE", help="places for the test (default: those of the archives' test.txt)"
     )
+    parser.add_argument(
+        "--match-dates",
+        action="store_true",
+        help="stretch every band of the second date to that of the first, over the whole place",
+    )
     parser.add_argument("--tile", type=int, default=256, help="size of training tiles, pixels (default: %(default)s)")
     parser.add_argument("--stride", type=int, default=128, help="distance between them (default: %(default)s)")
 
@@ -50,6 +55,7 @@ def run(options: Namespace) -> str:
         bands=options.bands,
         val=options.val,
         test=options.test,
+        matched=options.match_dates,
         tile=options.tile,
         stride=options.stride,
         overwrite=options.overwrite,
@@ -64,6 +70,7 @@ def prepare_oscd(
     bands: Sequence[str] | None = None,
     val: Sequence[str] = VAL_PLACES,
     test: Sequence[str] | None = None,
+    matched: bool = False,
     tile: int = 256,
     stride: int = 128,
     overwrite: bool = False,
@@ -76,6 +83,7 @@ def prepare_oscd(
         bands: names of bands to take from the archives; None takes their RGB previews.
         val: places for validation, out of those for training.
         test: places for the test; None takes those that the archives name.
+        matched: bring the second date to the first, see `match_dates`.
         tile, stride: of the training places, pixels.
         overwrite: replace an existing folder.
 
@@ -95,6 +103,8 @@ def prepare_oscd(
         writer = PairWriter(partial, tile, stride)
         for name, split in splits.items():
             first, second, changed = _read_place(source, places[name], bands)
+            if matched:
+                second = match_dates(second, first)
             label = np.where(changed, CHANGED, 0).astype(np.uint8)
             writer.write(split, name, first, second, label, tiled=split == "train")
     return writer

@@ -77,6 +77,22 @@ def read_pair(first: Path, second: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     return images
 
 
+def match_dates(image: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
+    """An image (H, W, C) whose bands are stretched so that their 2nd and 98th percentiles are those of ``reference``.
+
+    Relative radiometric normalisation: what differs between the dates as a whole, such as haze and season, is no
+    change of any place. A band of one value is shifted. The result has the type of ``image``, and its range.
+    """
+    low, high = np.percentile(image, (2, 98), axis=(0, 1))
+    low_wanted, high_wanted = np.percentile(reference, (2, 98), axis=(0, 1))
+    gain = np.where(high > low, (high_wanted - low_wanted) / np.maximum(high - low, 1e-12), 1.0)
+    stretched = (image - low) * gain + low_wanted
+    if np.issubdtype(image.dtype, np.integer):
+        limits = np.iinfo(image.dtype)
+        stretched = stretched.round().clip(limits.min, limits.max)
+    return stretched.astype(image.dtype)
+
+
 def read_binary(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """A mask (H, W) of 0 and 255.
 
