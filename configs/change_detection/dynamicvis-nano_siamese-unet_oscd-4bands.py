@@ -21,7 +21,16 @@ model = dict(
         img_size=64,
         noise=dict(start=0.1, end=1e-4),
     ),
-    pre_neck=dict(in_channels=[32, 64, 128, 256]),
+    # Each level alone: from the start, a pyramid would add the differences between seasons, which the coarse levels are
+    # full of, to the finest, and the decoder brings the levels together anyway.
+    pre_neck=dict(
+        _delete_=True,
+        type="mmdet.ChannelMapper",
+        in_channels=[32, 64, 128, 256],
+        out_channels=48,
+        kernel_size=1,
+        act_cfg=None,
+    ),
     # Of the pixels of a crop some 3 % changed; unweighted, a model from scratch settles on "unchanged" at first.
     decode_head=dict(
         loss_decode=[
@@ -32,7 +41,7 @@ model = dict(
     test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
 )
 # An epoch is seven iterations.
-train_cfg = dict(max_epochs=80, val_interval=5)
+train_cfg = dict(max_epochs=100, val_interval=5)
 default_hooks = dict(
     logger=dict(interval=7), checkpoint=dict(interval=5, save_best="change/IoU_changed", rule="greater")
 )

@@ -44,6 +44,7 @@ _SAMPLES = 8  # rows of the sheet
 _RETRIEVED = 20
 _DISPLAYED = 0.3  # lowest score of an object that is drawn
 _IGNORED = 255
+_SENTINEL_2 = {"b04": "red", "b03": "green", "b02": "blue"}
 
 
 @dataclass(frozen=True)
@@ -439,8 +440,10 @@ def _dates(image: NDArray, sample: Any, model: nn.Module) -> list[NDArray]:
 
 
 def _visible_bands(image: NDArray, runner: Runner) -> tuple[int, int, int]:
-    """Indices of red, green and blue: by the names in the data set's metainfo, else by what the preprocessor does."""
-    names = [str(name).lower() for name in getattr(runner.test_dataloader.dataset, "metainfo", {}).get("bands", ())]
+    """Indices of red, green and blue: by the names that the data set gives, else by what the preprocessor does."""
+    dataset = runner.test_dataloader.dataset
+    given = getattr(dataset, "metainfo", {}).get("bands") or getattr(dataset, "bands", None) or ()
+    names = [_SENTINEL_2.get(str(name).lower(), str(name).lower()) for name in given]
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
     if image.shape[0] < 3:

@@ -77,6 +77,16 @@ def test_change_shows_both_dates_and_bands_by_their_names(tmp_path):
     np.testing.assert_array_equal(cells(tmp_path / "loud")[0], before)
 
 
+def test_bands_of_sentinel_2_are_known(tmp_path):
+    image = torch.zeros(5, 16, 16)
+    image[4] = torch.arange(256).reshape(16, 16)  # red
+    element = sample(pred_sem_seg=PixelData(data=torch.zeros(1, 16, 16)))
+    write(tmp_path, [element], [image], 5, bands=("B01", "B02", "B03", "B8A", "B04"))
+    picture = cells(tmp_path)[0]
+    assert picture[..., 1:].max() == 0
+    assert picture[..., 0].max() == 255
+
+
 def test_masks_are_written_as_run_lengths(tmp_path):
     from pycocotools import mask as coco
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def evaluate(name: str, checkpoint: Path, data: Path, work: Path, *options: str)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNAMICVIS_DATA", str(data))
         path = str(FOLDER / f"{name}.py")
-        tool("test")([path, str(checkpoint), "--work-dir", str(work), "--cfg-options", *small, *options])
+        shared = ["--work-dir", str(work), "--out", str(work / "out"), "--cfg-options", *small, *options]
+        tool("test")([path, str(checkpoint), *shared])
     return json.loads((work / "metrics.json").read_text())
 
 
@@ -80,6 +82,12 @@ def test_similar_images_come_first(data, checkpoint, tmp_path):
     metrics = evaluate("dynamicvis-nano_embedding_ucmerced", checkpoint, data, tmp_path, "test_evaluator.k=3")
     assert metrics["retrieval/float/mAP@3"] > 0.6
     assert metrics["retrieval/float/mAP@3"] > metrics["retrieval/64bit/mAP@3"]
+    # What was retrieved is written too, the best 20 of each query.
+    assert (tmp_path / "out" / "sheet.png").is_file()
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if int(line["rank"]) <= 3]
+    hits = [line["truth"] == line["labels"] for line in lines]
+    assert sum(hits) / len(hits) == pytest.approx(metrics["retrieval/float/P@3"])
 
 
 def test_a_checkpoint_of_another_backbone_is_refused(data, checkpoint, tmp_path):
