@@ -6,24 +6,12 @@ each with the batch size of the config.
 
 from __future__ import annotations
 
-import argparse
-
 from dynamicvis.mm.errors import reported_errors
-from dynamicvis.mm.runner import add_run_arguments, train
+from dynamicvis.mm.runner import train, training_parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="continue a run, from CHECKPOINT or from the last one in the work folder, to the same losses",
-    )
-    add_run_arguments(parser)
-    options = parser.parse_args(arguments)
+    options = training_parser(__doc__).parse_args(arguments)
     with reported_errors():
         train(options)
 

@@ -31,6 +31,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of ``tools/train.py`` and ``tools/pretrain.py``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue a run, from CHECKPOINT or from the last one in the work folder",
+    )
+    add_run_arguments(parser)
+    return parser
+
+
 def build_config(options: argparse.Namespace) -> Config:
     """Config of a run: the file, then the options of the command line."""
     os.environ.setdefault("LOCAL_RANK", str(options.local_rank))

@@ -21,7 +21,16 @@ IN_64 = [
     "model.train_cfg.rpn_proposal.max_per_img=50",
     "model.test_cfg.rpn.max_per_img=50",
     "model.train_cfg.rcnn.sampler.num=32",
-    "model.roi_head.bbox_head.fc_out_channels=32",  # 13 million weights less to save, three times
+    # Narrow, since region features of 256 channels take seconds; the full width is built below.
+    "model.neck.out_channels=32",
+    "model.rpn_head.in_channels=32",
+    "model.rpn_head.feat_channels=32",
+    "model.roi_head.bbox_roi_extractor.out_channels=32",
+    "model.roi_head.bbox_head.in_channels=32",
+    "model.roi_head.bbox_head.fc_out_channels=32",
+    "model.roi_head.mask_roi_extractor.out_channels=32",
+    "model.roi_head.mask_head.in_channels=32",
+    "model.roi_head.mask_head.conv_out_channels=32",
     "train_dataloader.persistent_workers=False",
     "val_dataloader.persistent_workers=False",
     "train_dataloader.dataset.pipeline.4.scale=(64,64)",
