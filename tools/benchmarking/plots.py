@@ -58,8 +58,10 @@ def plot_report(path: Path, folder: Path) -> list[Path]:
                 1, len(present), figsize=(7 * len(present), 5.4), layout="constrained", squeeze=False
             )
             figure.suptitle(_caption(report["environment"], rows[present[0]][0]), fontsize=10)
+            # Of both panels together, so that a model looks the same in either.
+            models = list(dict.fromkeys(row["model"] for benchmark in present for row in rows[benchmark]))
             for panel, benchmark in zip(axes[0], present, strict=True):
-                drawings[benchmark](panel, rows[benchmark])
+                drawings[benchmark](panel, rows[benchmark], models)
                 panel.legend(fontsize=9)
             written.append(folder / f"{name}.png")
             figure.savefig(written[-1], dpi=110)
@@ -69,23 +71,22 @@ def plot_report(path: Path, folder: Path) -> list[Path]:
     return written
 
 
-def _draw_seconds(axes: Axes, rows: _Rows) -> None:
+def _draw_seconds(axes: Axes, rows: _Rows, models: Sequence[str]) -> None:
     axes.set(title="one forward", ylabel="seconds")
-    _draw_lines(axes, rows, "size", "median_s", "image edge, pixels")
+    _draw_lines(axes, rows, models, "size", "median_s", "image edge, pixels")
 
 
-def _draw_memory(axes: Axes, rows: _Rows) -> None:
+def _draw_memory(axes: Axes, rows: _Rows, models: Sequence[str]) -> None:
     axes.set(title="peak memory of one forward, above the idle process", ylabel="MiB")
-    _draw_lines(axes, rows, "size", "peak_mib", "image edge, pixels")
+    _draw_lines(axes, rows, models, "size", "peak_mib", "image edge, pixels")
 
 
-def _draw_length(axes: Axes, rows: _Rows) -> None:
+def _draw_length(axes: Axes, rows: _Rows, models: Sequence[str]) -> None:
     axes.set(title="the operator that mixes tokens", ylabel="seconds")
-    _draw_lines(axes, rows, "length", "median_s", "tokens")
+    _draw_lines(axes, rows, models, "length", "median_s", "tokens")
 
 
-def _draw_lines(axes: Axes, rows: _Rows, x: str, y: str, label: str) -> None:
-    models = list(dict.fromkeys(row["model"] for row in rows))
+def _draw_lines(axes: Axes, rows: _Rows, models: Sequence[str], x: str, y: str, label: str) -> None:
     for i, model in enumerate(models):
         # A logarithmic axis has no place for a forward that fits into memory already held.
         points = [row for row in rows if row["model"] == model and row.get(y, 0) > 0]
@@ -95,7 +96,7 @@ def _draw_lines(axes: Axes, rows: _Rows, x: str, y: str, label: str) -> None:
     _set_ticks(axes, {row[x]: str(row[x]) for row in rows})
 
 
-def _draw_ratios(axes: Axes, rows: _Rows) -> None:
+def _draw_ratios(axes: Axes, rows: _Rows, models: Sequence[str]) -> None:
     variant, size = rows[0]["model"].split()[0], rows[0]["size"]
     axes.set(title=f"one forward of {variant}, {size} x {size} pixels", ylabel="seconds")
     points = [row for row in rows if "keep_ratios" in row and "median_s" in row]

@@ -14,7 +14,6 @@ from numba import njit
 from torch.nn import functional as F
 
 from dynamicvis_kernels._backend import row_contiguous
-from dynamicvis_kernels._memory import empty
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -360,7 +359,7 @@ def forward(
     delta_bias: torch.Tensor,
 ) -> torch.Tensor:
     """See `dynamicvis_kernels.selective_scan`."""
-    out = empty(z.shape, z.dtype)
+    out = torch.empty(z.shape, dtype=z.dtype)
     rates, decaying = blocked_rates(A)
     state = torch.empty(len(z), *rates.shape, dtype=z.dtype)
     u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))
