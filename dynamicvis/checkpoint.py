@@ -202,14 +202,15 @@ class _Discarded:
 
 def _adapt(name: str, value: torch.Tensor, backbone: DynamicVis) -> torch.Tensor:
     if name == _POSITION and value.ndim == 3:
-        return _resize_position(value, backbone.grid)
+        return fit_position_embedding(value, backbone.grid)
     if name == _FIRST_CONVOLUTION and value.ndim == 4 and value.shape[1] != backbone.in_channels:
         mean = value.mean(dim=1, keepdim=True)
         return mean.expand(-1, backbone.in_channels, -1, -1) * (value.shape[1] / backbone.in_channels)
     return value
 
 
-def _resize_position(value: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def fit_position_embedding(value: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(1, tokens, dim) resampled to ``grid`` where it is of another size; as it is where that size is not a square."""
     tokens = value.shape[1]
     if tokens == grid[0] * grid[1]:
         return value

@@ -11,8 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from dynamicvis.backbone import NoiseDecay
-from dynamicvis.backbone.model import resize_position_embedding
-from dynamicvis.checkpoint import load_checkpoint, rename_reference_key
+from dynamicvis.checkpoint import fit_position_embedding, load_checkpoint, rename_reference_key
 from dynamicvis.mm.backbone import DynamicVis
 from dynamicvis.mm.reference.arguments import UnsupportedSetting, require
 
@@ -160,8 +159,6 @@ def _take_reference_names(module: nn.Module, state_dict: dict[str, Any], prefix:
     for key in [key for key in state_dict if key.startswith(f"{prefix}layers.")]:
         state_dict[prefix + rename_reference_key(key.removeprefix(prefix))] = state_dict.pop(key)
     embedding = state_dict.get(f"{prefix}pos_embed")
-    if isinstance(embedding, Tensor) and embedding.shape != module.pos_embed.shape:
-        edge = round(embedding.shape[1] ** 0.5)
-        if edge * edge == embedding.shape[1]:
-            with torch.no_grad():
-                state_dict[f"{prefix}pos_embed"] = resize_position_embedding(embedding, (edge, edge), module.grid)
+    if isinstance(embedding, Tensor):
+        with torch.no_grad():
+            state_dict[f"{prefix}pos_embed"] = fit_position_embedding(embedding, module.grid)
