@@ -73,7 +73,7 @@ def _find(parent: Any, index: Any) -> Any:
 def _label(padded: Any) -> Any:
     height, width = padded.shape[0] - 2, padded.shape[1] - 2
     labels = np.full((height, width), -1, np.int32)
-    parent = np.empty(height * width // 2 + 2, np.int32)  # no two provisional numbers are neighbours
+    parent = np.empty(height * width // 2 + 2, np.int32)  # enough but for rasters with hardly two equal neighbours
     used = 0
     for row in range(height):
         for column in range(width):

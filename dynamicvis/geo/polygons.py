@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
@@ -47,11 +48,11 @@ def class_polygons(
         GeoError: a raster that cannot be read, or the two differ in size.
     """
     try:
-        with rasterio.open(classes_raster) as classes:
+        with _open(classes_raster) as classes:
             if confidence_raster is None:
                 yield from _polygons(classes, None, frozenset(skip), chunk)
                 return
-            with rasterio.open(confidence_raster) as confidence:
+            with _open(confidence_raster) as confidence:
                 if classes.shape != confidence.shape:
                     raise GeoError(f"{confidence_raster} and {classes_raster} differ in size; give rasters of one scene")
                 yield from _polygons(classes, confidence, frozenset(skip), chunk)
@@ -131,6 +132,11 @@ def _polygons(classes: Any, confidence: Any, skip: frozenset[int], chunk: int) -
             features = stitcher.add(padded, weights, left, top)
             if len(features):
                 yield features
+
+
+def _open(path: str | Path) -> Any:
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        return rasterio.open(path)
 
 
 def _read_classes(dataset: Any, skip: frozenset[int], left: int, top: int, right: int, bottom: int) -> NDArray[np.int32]:
@@ -264,8 +270,7 @@ def _close_chains(chains: dict[tuple[int, int, int], _Chain]) -> Iterator[tuple[
     """Chains put end to start until each is a ring again; points that are no corners are left out."""
     while chains:
         start, chain = chains.popitem()
-        parts, pinched, before = [], False, chain.last
-        ring = [chain]
+        parts, pinched, ring = [], False, [chain]
         while chain.end != start:
             chain = chains.pop(chain.end)
             ring.append(chain)
