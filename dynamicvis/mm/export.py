@@ -233,8 +233,7 @@ def _palette(count: int) -> list[tuple[int, ...]]:
     """Colours spread over the hues, neighbours far apart, in three degrees of lightness."""
     return [
         tuple(
-            round(255 * value)
-            for value in colorsys.hls_to_rgb(index * 0.618034 % 1, (0.5, 0.35, 0.7)[index % 3], 0.75)
+            round(255 * value) for value in colorsys.hls_to_rgb(index * 0.618034 % 1, (0.5, 0.35, 0.7)[index % 3], 0.75)
         )
         for index in range(count)
     ]

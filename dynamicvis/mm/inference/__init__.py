@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dynamicvis.mm.inference.building import build_backbone, build_model, load_weights, quiet
+from dynamicvis.mm.inference.building import build_backbone, build_model, load_weights, quiet, silence
 from dynamicvis.mm.inference.tile_model import OpenMMLabModel
 from dynamicvis.model_card import ModelFileError, read_card
 
@@ -34,6 +34,7 @@ def load_tile_model(
     whole = not embedding and card.task != "embedding"
     with quiet():
         model = build_model(card, path) if whole else build_backbone(card, path)
+    silence()
     load_weights(model, path, "" if whole else "backbone.")
     return OpenMMLabModel(model.eval(), card, torch.device(device), selection=selection, embedding=not whole)
 

@@ -109,6 +109,11 @@ def _import_models(package: str, config: dict[str, Any]) -> None:
         import_module(f"{package}.models")
 
 
+def silence() -> None:
+    """Drop what mmseg warns of at every call, which tells a user of a finished model nothing."""
+    warnings.filterwarnings("ignore", message="When align_corners=True, the output would more aligned")
+
+
 @contextlib.contextmanager
 def _hidden(names: list[str]) -> Iterator[None]:
     """Hide packages whose absence others put up with, and which take a second each to import."""

@@ -1,4 +1,4 @@
-"""A model of OpenMMLab as the GeoTIFF engine calls it: tiles in raster units in, results in pixels of the raster out."""
+"""An OpenMMLab model as the GeoTIFF engine calls it: tiles in raster units in, results in pixels of the raster out."""
 
 from __future__ import annotations
 
