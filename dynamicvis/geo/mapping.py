@@ -18,7 +18,7 @@ from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands,
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, parse_size
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
-from dynamicvis.geo.reading import DEFAULT_CACHE
+from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import Plan, WorkPlace
@@ -106,7 +106,7 @@ def map_raster(
         predict = _as_predictor(fn)
         options = {
             "scene": scene.fingerprint(),
-            "function": _identity(fn),
+            "function": identity(fn),
             "tile": tile,
             "overlap": overlap,
             "batch_size": batch_size,
@@ -135,14 +135,15 @@ def map_raster(
         )
         place = WorkPlace(destination.parent, destination.name, [destination.name])
         plan = Plan(options, {"batch_size": fitting})
-        with place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
+        with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
             times = run_bands(job, work, progress)
 
-            def make_outputs(staging: Path) -> dict[str, int]:
-                seen = tiles_with_data(grid, work)
-                if not seen:
-                    raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
+            if not work.gone and tiles_with_data(grid, work) == 0:
+                work.abandon()
+                raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
+
+            def make_outputs(staging: Path) -> dict[str, Any]:
                 write_rasters(
                     Mosaic(grid, [spec], stored_bands(grid, work)),
                     grid,
@@ -151,7 +152,7 @@ def map_raster(
                     scratch=work.folder,
                     creation_options=creation_options or {},
                 )
-                return {"tiles": seen}
+                return {}
 
             work.conclude(make_outputs)
             return MapResult(destination, times)
@@ -194,7 +195,7 @@ def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:
     return predict
 
 
-def _identity(fn: Callable[..., Any]) -> str:
+def identity(fn: Callable[..., Any]) -> str:
     """What tells a function from another, as far as that can be seen from outside."""
     target = fn if hasattr(fn, "__qualname__") else type(fn)
     code = getattr(fn, "__code__", None) or getattr(getattr(type(fn), "__call__", None), "__code__", None)

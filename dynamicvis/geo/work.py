@@ -99,6 +99,10 @@ class Work:
         """Whether another process has finished the work and removed the folder."""
         return not (self.folder / "plan.json").exists()
 
+    def abandon(self) -> None:
+        """Throw the work away: it cannot come to an end."""
+        self._place.discard()
+
     def conclude(self, make_outputs: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Make the outputs of work whose units are all done, in one of the processes, and wait for it in the others.
 
@@ -189,7 +193,7 @@ class WorkPlace:
         finally:
             leases.close()
             if self.folder.exists() and not any(self.folder.glob("band-*.json")) and not leases.others():
-                self._discard()
+                self.discard()
             for folder in made:
                 with suppress(OSError):
                     folder.rmdir()
@@ -205,7 +209,7 @@ class WorkPlace:
                 write_json(self._record, {"plan": plan.hash, "outputs": sizes, "result": result})
             else:
                 self._record.unlink(missing_ok=True)
-            self._discard()
+            self.discard()
 
     def _make_root(self) -> None:
         try:
@@ -224,7 +228,8 @@ class WorkPlace:
         finally:
             leases.close()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Remove all parts."""
         # The plan goes first: without it the folder is nobody's.
         (self.folder / _PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -252,7 +257,7 @@ class WorkPlace:
             return _Entered({}, finished)
         self._check_outputs(overwrite)
         if self.folder.exists():
-            self._discard()
+            self.discard()
         self.folder.mkdir()
         write_json(path, {"hash": plan.hash, "options": plan.options, "choices": plan.choices})
         return _Entered(plan.choices)
