@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynamicvis.geo.detect import Detections, Detector, detect_objects
     from dynamicvis.geo.errors import GeoError
+    from dynamicvis.geo.pair import ScenePair
     from dynamicvis.geo.pipeline import DetectionModel, PredictResult, load_model, predict
     from dynamicvis.geo.quicklook import write_quicklook
     from dynamicvis.geo.sinks import write_geojson, write_geopackage
@@ -25,6 +26,7 @@ _MODULES = {
     "GeoError": "errors",
     "PredictResult": "pipeline",
     "Scene": "source",
+    "ScenePair": "pair",
     "Tile": "tiles",
     "detect_objects": "detect",
     "load_model": "pipeline",
@@ -43,6 +45,7 @@ __all__ = [
     "GeoError",
     "PredictResult",
     "Scene",
+    "ScenePair",
     "Tile",
     "detect_objects",
     "load_model",
