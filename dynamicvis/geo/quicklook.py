@@ -99,3 +99,10 @@ def _draw_boxes(
                 picture[:, rows, max(edge - halo, 0) : edge + line + halo] = color
             for edge in (top, bottom - line):
                 picture[:, max(edge - halo, 0) : edge + line + halo, columns] = color
+
+
+# New signature (this file is being rewritten to it):
+#     write_quicklook(path: str | Path, scene: Scene, card: ModelCard, layer: Layer) -> None
+# and in preview.py:
+#     write_preview(path: str | Path, scene: Scene | ScenePair, card: ModelCard, layers: Sequence[Layer]) -> None
+# A pair shows its after date; the preview lets the viewer switch between both.
