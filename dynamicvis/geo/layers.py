@@ -1,11 +1,8 @@
-"""What a picture shows on top of a scene, and the colours it has.
-
-Every colour scale here can be told apart with the common kinds of colour blindness.
-"""
+"""What a picture shows on top of a scene."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,15 +10,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.model_card import ModelCard
-
 
 class Shapes(Protocol):
     """A batch of objects, as `dynamicvis.geo.vectors.Features` holds them.
 
     Attributes:
         polygons: (n,) shapely polygons or multipolygons in pixels of the scene.
-        labels: (n,) int64, indices into the classes.
+        labels: (n,) int64, indices into the card's classes.
         scores: (n,) float64, 0 to 1.
     """
 
@@ -34,13 +29,35 @@ class Shapes(Protocol):
 
 
 @dataclass(frozen=True)
+class ShapeBatch:
+    """The plainest `Shapes`."""
+
+    polygons: NDArray[Any]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+class Ground(Protocol):
+    """A scene to draw on: what the pictures need of `dynamicvis.geo.Scene`."""
+
+    path: str
+    height: int
+    width: int
+    crs: Any
+    affine: Any
+    gsd: float | None
+
+    def read_resampled(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]: ...
+
+
+@dataclass(frozen=True)
 class ObjectLayer:
     """Objects or class polygons, drawn as outlines.
 
     Attributes:
-        batches: gone through once for each picture, so a list or an object that can be iterated again; their order
-            gives the ids, from 1, and so must be that of the vector file. Objects of any number: none is kept but for
-            the largest in a preview.
+        batches: gone through once for each picture, so a list or an object that can be iterated again. Their order
+            gives the ids, from 1, and so must be that of the vector file. Only one batch is in memory at a time, and
+            in a preview the largest objects.
         filled: a light fill within the outlines, for masks and classes; boxes are better without.
     """
 
@@ -53,10 +70,11 @@ class ClassLayer:
     """A raster of class indices, drawn as translucent areas.
 
     Attributes:
-        path: a raster of one uint8 band, from the top left corner of the scene; pixels that are its NoData, or name
-            no class, are left out.
-        hidden: classes not drawn, such as a background; they stand in no legend either.
-        pixels: number of pixels of each class, where it is known; else it is estimated from the picture's pixels.
+        path: a raster of one uint8 band, from the top left corner of the scene on. Pixels without data, and values
+            that are no class, are left out.
+        hidden: indices of classes not drawn, such as a background.
+        pixels: number of pixels of each class in the whole raster where it is known; else the shares in the legend
+            are those of the picture.
         cell: edge of a pixel of this raster, in pixels of the scene.
     """
 
@@ -68,13 +86,14 @@ class ClassLayer:
 
 @dataclass(frozen=True)
 class ValueLayer:
-    """A raster of scores, of a selection or of an embedding, drawn as colours.
+    """A raster of scores, of a selection or of an embedding, drawn in colours.
 
     Attributes:
-        path: a raster of any number of bands, from the top left corner of the scene; NoData is left out.
-        name: what the values are, for the legend: ``"selection"``.
-        style: ``"ramp"``: the mean of the bands from dark (0) to bright (1); ``"components"``: the first three
-            principal components of the bands as red, green and blue.
+        path: a raster of any number of bands, from the top left corner of the scene on. Pixels without data are left
+            out.
+        name: what the values are, for the legend.
+        style: ``"ramp"`` shows the mean of the bands from dark (0) to bright (1); ``"components"`` shows the first
+            three principal components of the bands as red, green and blue.
         cell: edge of a pixel of this raster, in pixels of the scene.
     """
 

@@ -6,8 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import shapely
+
 from dynamicvis.geo.detect import Detections, Detector, Progress, detect_objects, tiling
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.layers import ObjectLayer, ShapeBatch
 from dynamicvis.geo.publish import staged_outputs
 from dynamicvis.geo.quicklook import write_quicklook
 from dynamicvis.geo.sinks import write_geojson, write_geopackage
@@ -137,7 +140,8 @@ def predict(
                 ) from error
             write_geopackage(staging / paths[0].name, found, scene, card.classes)
             write_geojson(staging / paths[1].name, found, scene, card.classes)
-            write_quicklook(staging / paths[2].name, found, scene, card)
+            shapes = ShapeBatch(shapely.box(*found.boxes.T), found.labels, found.scores)
+            write_quicklook(staging / paths[2].name, scene, card, ObjectLayer([shapes]))
         notes = [*scene.notes, *_result_notes(found, scene)]
     counts = Counter(card.classes[label] for label in found.labels)
     return PredictResult(paths[0], paths[1], paths[2], dict(counts.most_common()), tuple(notes))
