@@ -5,36 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Shapes(Protocol):
-    """A batch of objects, as `dynamicvis.geo.vectors.Features` holds them.
-
-    Attributes:
-        polygons: (n,) shapely polygons or multipolygons in pixels of the scene.
-        labels: (n,) int64, indices into the card's classes.
-        scores: (n,) float64, 0 to 1.
-    """
-
-    @property
-    def polygons(self) -> NDArray[Any]: ...
-    @property
-    def labels(self) -> NDArray[np.int64]: ...
-    @property
-    def scores(self) -> NDArray[np.float64]: ...
-
-
-@dataclass(frozen=True)
-class ShapeBatch:
-    """The plainest `Shapes`."""
-
-    polygons: NDArray[Any]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
+if TYPE_CHECKING:
+    from dynamicvis.geo.vectors import Features
 
 
 class Ground(Protocol):
@@ -61,7 +38,7 @@ class ObjectLayer:
         filled: a light fill within the outlines, for masks and classes; boxes are better without.
     """
 
-    batches: Iterable[Shapes]
+    batches: Iterable[Features]
     filled: bool = False
 
 

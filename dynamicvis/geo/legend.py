@@ -176,15 +176,15 @@ class _Pen:
 
     def _swatch(self, entry: Entry, left: float) -> None:
         color = rgb(entry.color or "#000000")
-        box = (round(left), round(self._top + 0.12 * self.size))
-        box = (*box, box[0] + round(self.size), box[1] + round(self.size))
+        x, y, side = round(left), round(self._top + 0.12 * self.size), round(self.size)
+        box = (x, y, x + side, y + side)
         line = max(2, round(self.size / 7))
         if entry.swatch == "solid":
             self._draw.rectangle(box, fill=color)
             return
         light = tuple(round(255 + (value - 255) * 0.35) for value in color)
         self._draw.rectangle(box, fill=light if entry.swatch == "filled" else None, outline=(0, 0, 0), width=line + 1)
-        inside = (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1)
+        inside = (x + 1, y + 1, x + side - 1, y + side - 1)
         self._draw.rectangle(inside, outline=color, width=line)
 
     def _ramp(self, length: float) -> None:

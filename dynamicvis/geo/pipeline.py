@@ -6,15 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import shapely
-
 from dynamicvis.geo.detect import Detections, Detector, Progress, detect_objects, tiling
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import ObjectLayer, ShapeBatch
+from dynamicvis.geo.layers import ObjectLayer
 from dynamicvis.geo.publish import staged_outputs
 from dynamicvis.geo.quicklook import write_quicklook
 from dynamicvis.geo.sinks import write_geojson, write_geopackage
 from dynamicvis.geo.source import Scene
+from dynamicvis.geo.vectors import box_features
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
 _OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
@@ -140,8 +139,8 @@ def predict(
                 ) from error
             write_geopackage(staging / paths[0].name, found, scene, card.classes)
             write_geojson(staging / paths[1].name, found, scene, card.classes)
-            shapes = ShapeBatch(shapely.box(*found.boxes.T), found.labels, found.scores)
-            write_quicklook(staging / paths[2].name, scene, card, ObjectLayer([shapes]))
+            boxes = box_features(found.boxes, found.scores, found.labels)
+            write_quicklook(staging / paths[2].name, scene, card, ObjectLayer([boxes]))
         notes = [*scene.notes, *_result_notes(found, scene)]
     counts = Counter(card.classes[label] for label in found.labels)
     return PredictResult(paths[0], paths[1], paths[2], dict(counts.most_common()), tuple(notes))

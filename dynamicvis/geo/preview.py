@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer, ShapeBatch, ValueLayer
-from dynamicvis.geo.projection import project
+from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer
+from dynamicvis.geo.projection import areas
 from dynamicvis.geo.rendering import (
     RAMP,
     class_indices,
@@ -32,6 +32,7 @@ from dynamicvis.geo.rendering import (
     share_text,
     value_picture,
 )
+from dynamicvis.geo.vectors import Features
 from dynamicvis.model_card import ModelCard
 
 MOST_OBJECTS = 10_000  # drawn; a browser keeps up with them
@@ -44,7 +45,7 @@ _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none
 def write_preview(
     path: str | Path, scene: Ground, card: ModelCard, layers: Sequence[Layer], *, before: Ground | None = None
 ) -> None:
-    """Write one HTML page with the scene, at most 2048 pixels along its long edge, and layers to be switched on and off.
+    """Write one HTML page with the scene, at most 2048 pixels along its long edge, and layers to switch on and off.
 
     A click on an object shows its id, class, score and area. The page holds all that it needs, Leaflet included, and
     its Content-Security-Policy forbids every request. Of many objects the `MOST_OBJECTS` largest are drawn, and
@@ -126,10 +127,12 @@ def _layer_content(layer: Layer, scene: Ground, card: ModelCard, height: int, wi
 
 
 def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[str, Any]:
-    tolerance = max(scene.height, scene.width) / 8192
-    shapes, ids, counts = _largest(layer, tolerance, len(card.classes))
-    polygons = shapes.polygons
-    areas = _areas(polygons, scene)
+    tolerance = max(0.1, max(scene.height, scene.width) / 8192)
+    shapes, ids, counts = _largest(layer, len(card.classes))
+    measured: list[float | None] = [None] * len(shapes)
+    if scene.crs is not None:
+        measured = areas(shapes.polygons, scene.affine, scene.crs, scene.path).round(3).tolist()
+    polygons = shapely.simplify(shapes.polygons, tolerance)
     while shapely.get_num_coordinates(polygons).sum() > _MOST_POINTS:
         tolerance *= 2
         polygons = shapely.simplify(polygons, tolerance)
@@ -143,31 +146,35 @@ def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[
             for name, color, count in zip(card.classes, card.colors, counts.tolist(), strict=True)
         ],
         "objects": [
-            {"id": number, "class": label, "score": round(score, 4), "area_m2": area, "rings": _rings(polygon)}
+            {
+                "id": number,
+                "class": label,
+                "score": None if math.isnan(score) else round(score, 4),
+                "area_m2": area,
+                "rings": _rings(polygon),
+            }
             for number, label, score, area, polygon in zip(
-                ids.tolist(), shapes.labels.tolist(), shapes.scores.tolist(), areas, polygons, strict=True
+                ids.tolist(), shapes.labels.tolist(), shapes.scores.tolist(), measured, polygons, strict=True
             )
         ],
     }
 
 
-def _largest(
-    layer: ObjectLayer, tolerance: float, classes: int
-) -> tuple[ShapeBatch, NDArray[np.int64], NDArray[np.int64]]:
+def _largest(layer: ObjectLayer, classes: int) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
     """The largest objects of a layer, largest first, their ids, and the number of all objects of each class."""
-    kept = ShapeBatch(np.empty(0, object), np.empty(0, np.int64), np.empty(0))
+    kept = Features(np.empty(0, object), np.empty(0, np.int64), np.empty(0))
     ids, counts, first = np.empty(0, np.int64), np.zeros(classes, np.int64), 1
     for batch in layer.batches:
         number = len(batch.labels)
         counts += np.bincount(batch.labels, minlength=classes)
-        joined = ShapeBatch(
+        joined = Features(
             np.concatenate([kept.polygons, batch.polygons]),
             np.concatenate([kept.labels, batch.labels]),
             np.concatenate([kept.scores, batch.scores]),
         )
         ids = np.concatenate([ids, np.arange(first, first + number)])
         order = np.argsort(-shapely.area(joined.polygons), kind="stable")[:MOST_OBJECTS]
-        kept = ShapeBatch(joined.polygons[order], joined.labels[order], joined.scores[order])
+        kept = Features(joined.polygons[order], joined.labels[order], joined.scores[order])
         ids, first = ids[order], first + number
     return kept, ids, counts
 
@@ -175,10 +182,7 @@ def _largest(
 def _rings(polygon: Any) -> list[list[list[float]]]:
     """Parts, each a list of rings, each a flat list x, y, x, y ... in pixels of the scene, to a tenth."""
     return [
-        [
-            shapely.get_coordinates(ring)[:-1].round(1).ravel().tolist()
-            for ring in (part.exterior, *part.interiors)
-        ]
+        [shapely.get_coordinates(ring)[:-1].round(1).ravel().tolist() for ring in (part.exterior, *part.interiors)]
         for part in shapely.get_parts(polygon)
     ]
 
@@ -221,7 +225,3 @@ def _json_for_html(content: dict[str, Any]) -> str:
     """JSON that cannot end the element that it stands in."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _areas(polygons: NDArray[Any], scene: Ground) -> list[float | None]:
-    raise NotImplementedError

@@ -96,9 +96,8 @@ def _draw_layer(
         counts = draw_objects(picture, layer, scale, colors)
         total = int(counts.sum())
         summary = _summary(card, f"{total:,} object{'' if total == 1 else 's'}")
-        swatch = "filled" if layer.filled else "outline"
         entries = [
-            Entry(name, f"{count:,}", color, swatch)
+            Entry(name, f"{count:,}", color, "filled" if layer.filled else "outline")
             for name, count, color in zip(card.classes, counts.tolist(), colors, strict=True)
         ]
         return Legend(title, summary, _present(entries, counts), metres=metres)

@@ -6,7 +6,7 @@ Pictures are (height, width, 4) uint8 arrays: red, green, blue, alpha.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def class_indices(layer: ClassLayer, scene: Ground, height: int, width: int, cou
     return indices
 
 
-def class_picture(indices: NDArray[np.int16], colors: Sequence[str], hidden: Sequence[int] = ()) -> NDArray[np.uint8]:
+def class_picture(indices: NDArray[np.int16], colors: Sequence[str], hidden: Collection[int] = ()) -> NDArray[np.uint8]:
     """Class indices (height, width) as opaque colours; transparent where there is no class or a hidden one."""
     table = np.zeros((len(colors) + 1, 4), np.uint8)
     for index, color in enumerate(colors):

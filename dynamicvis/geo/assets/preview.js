@@ -27,12 +27,14 @@
     maxBounds: bounds.pad(1),
   });
   L.control.zoom({ position: "topleft" }).addTo(map);
-  map.createPane("halo").style.zIndex = 395;
+  Object.entries({ ground: 300, raster: 350, halo: 395 }).forEach(([name, order]) => {
+    map.createPane(name).style.zIndex = order;
+  });
   const lines = L.canvas({ pane: "overlayPane", tolerance: 3 });
   const halos = L.canvas({ pane: "halo" });
 
-  const overlay = (image, sharp, opacity = 1) =>
-    L.imageOverlay(image, bounds, { opacity, className: sharp ? "sharp" : "" });
+  const overlay = (image, pane, sharp, opacity = 1) =>
+    L.imageOverlay(image, bounds, { pane, opacity, className: sharp ? "sharp" : "" });
 
   const toggle = (type, checked, onChange, ...children) => {
     const input = element("input");
@@ -54,7 +56,7 @@
   ];
 
   const addGrounds = () => {
-    const images = content.grounds.map((ground) => overlay(ground.image, content.sharp));
+    const images = content.grounds.map((ground) => overlay(ground.image, "ground", content.sharp));
     images[0].addTo(map);
     if (images.length === 1) return;
     const section = element("section", "", "", element("h2", "", "scene"));
@@ -68,7 +70,7 @@
   };
 
   const addImage = (layer) => {
-    const image = overlay(layer.image, true, 0.6);
+    const image = overlay(layer.image, "raster", true, 0.6);
     image.addTo(map);
     const opacity = element("input");
     Object.assign(opacity, { type: "range", min: 0, max: 1, step: 0.05, value: 0.6 });
@@ -98,7 +100,7 @@
     const rows = {
       id: String(object.id),
       class: entry.name,
-      score: String(object.score),
+      score: object.score === null ? "unknown" : String(object.score),
       area_m2: object.area_m2 === null ? "unknown" : number(object.area_m2),
     };
     const list = element("dl", "attributes");
