@@ -21,7 +21,8 @@ from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.products import TileModel, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
-from dynamicvis.geo.source import Scene, ScenePair
+from dynamicvis.geo.pair import ScenePair
+from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
 from dynamicvis.geo.tiles import Grid
 from dynamicvis.geo.work import Plan, Work, WorkPlace
@@ -197,7 +198,7 @@ def detect_change(
         first = stack.enter_context(_scene(before, loaded.card, settings))
         second = stack.enter_context(_scene(after, loaded.card, settings))
         pair = stack.enter_context(ScenePair(first, second, align=align))
-        return _run(pair, pair.after, pair.before, loaded, out, name or Path(first.path).stem, settings, progress)
+        return _run(pair, _OneDate(pair, 1), _OneDate(pair, 0), loaded, out, name or Path(first.path).stem, settings, progress)
 
 
 def embed(
@@ -224,6 +225,27 @@ def embed(
     loaded = _loaded(model, device, settings, embedding=True)
     with _scene(scene_path, loaded.card, settings) as scene:
         return _run(scene, scene, None, loaded, out, name or Path(scene.path).stem, settings, progress)
+
+
+class _OneDate:
+    """One of the dates of a pair, over what both dates cover, as the pictures need it."""
+
+    def __init__(self, pair: ScenePair, date: int) -> None:
+        self.path = (pair.before, pair.after)[date].path
+        self.height, self.width, self.crs, self.affine, self.gsd = (
+            pair.height,
+            pair.width,
+            pair.crs,
+            pair.affine,
+            pair.gsd,
+        )
+        self._pair, self._date = pair, date
+
+    def read_resampled(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (bands, height, width) and where both dates have data."""
+        values, valid = self._pair.read_resampled(height, width)
+        count = len(values) // 2
+        return values[self._date * count :][:count], valid
 
 
 def _loaded(model: str | Path | TileModel, device: str, settings: Settings, *, embedding: bool = False) -> TileModel:

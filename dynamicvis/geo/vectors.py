@@ -61,9 +61,7 @@ class Place:
     name: str
 
 
-def box_features(
-    boxes: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64]
-) -> Features:
+def box_features(boxes: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Features:
     """Rectangles of boxes (N, 4): left, top, right, bottom in pixels."""
     left, top, right, bottom = boxes.T
     return Features(np.atleast_1d(shapely.box(left, top, right, bottom)), labels, scores)
