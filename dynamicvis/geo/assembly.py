@@ -211,7 +211,8 @@ def _reported(names: Sequence[str]) -> Iterator[None]:
     except (CPLE_BaseError, RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).strip()
         raise GeoError(
-            f"{', '.join(names)} cannot be written ({reason}); check the creation options, the folder and its free space"
+            f"{', '.join(names)} cannot be written ({reason}); "
+            "check the creation options, the folder and its free space"
         ) from error
 
 
@@ -288,7 +289,7 @@ def _write_window(
         if spec.name in counts and spec.dtype == "uint8":
             counts[spec.name][:] += np.bincount(block[0][mask], minlength=256)
         if spec.nodata is not None and not mask.all():
-            block[:, ~mask] = cast(np.float64(spec.nodata), spec.dtype)
+            block[:, ~mask] = np.dtype(spec.dtype).type(spec.nodata)
         sinks[spec.name].write(block, window=window)
         if spec.nodata is None:
             sinks[spec.name].write_mask(mask, window=window)

@@ -85,7 +85,8 @@ def is_file_name(out: str | Path) -> bool:
         return False
     if path.suffix.lower() not in SUFFIXES:
         raise GeoError(
-            f"{path} has an unknown suffix; name a file with one of {', '.join(SUFFIXES)}, or a folder (with / at its end)"
+            f"{path} has an unknown suffix; name a file with one of {', '.join(SUFFIXES)}, "
+            "or a folder (with / at its end)"
         )
     return True
 
@@ -117,7 +118,8 @@ def plan_outputs(
         path = Path(out)
         if formats:
             raise GeoError(f"{path} names one file, whose suffix is its format; leave --format out, or give a folder")
-        folder, stem, suffixes = path.parent, path.stem, (path.suffix.lower(),)
+        folder, stem = path.parent, path.stem
+        suffixes: tuple[str, ...] = (path.suffix.lower(),)
     else:
         folder, stem = Path(out), name
         suffixes = tuple(dict.fromkeys(f".{given.lower().lstrip('.')}" for given in formats)) or _DEFAULTS[task]

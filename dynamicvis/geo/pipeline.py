@@ -19,9 +19,9 @@ from dynamicvis.geo.mapping import check_tiling, identity
 from dynamicvis.geo.memory import fit_batch_size, parse_size
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
+from dynamicvis.geo.pair import ScenePair
 from dynamicvis.geo.products import TileModel, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
-from dynamicvis.geo.pair import ScenePair
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
 from dynamicvis.geo.tiles import Grid
@@ -40,7 +40,8 @@ class Settings:
         tile, overlap: pixels; the card's if not given. A given tile alone has at most half of it as overlap.
         batch_size: tiles in one call of the model.
         readers: threads that read ahead.
-        max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or refuses.
+        max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or
+            refuses.
         bands: numbers of the bands to read, in the order of the card's.
         nodata: value that means no data, instead of the file's.
         bounds: left, bottom, right, top in the CRS of the scene: only this part is read.
@@ -198,7 +199,9 @@ def detect_change(
         first = stack.enter_context(_scene(before, loaded.card, settings))
         second = stack.enter_context(_scene(after, loaded.card, settings))
         pair = stack.enter_context(ScenePair(first, second, align=align))
-        return _run(pair, _OneDate(pair, 1), _OneDate(pair, 0), loaded, out, name or Path(first.path).stem, settings, progress)
+        return _run(
+            pair, _OneDate(pair, 1), _OneDate(pair, 0), loaded, out, name or Path(first.path).stem, settings, progress
+        )
 
 
 def embed(
@@ -303,7 +306,9 @@ def _run(
     _refuse_own_scenes(outputs, scene)
     grid = make_grid(card, scene.height, scene.width, tile, overlap)
     plan = _plan(scene, model, outputs, grid, overlap, settings)
-    scenery = Scenery(scene, ground, before, card, grid, outputs, _tags(model, tile, overlap), settings.creation_options)
+    scenery = Scenery(
+        scene, ground, before, card, grid, outputs, _tags(model, tile, overlap), settings.creation_options
+    )
     task = make_task(scenery)
     place = WorkPlace(outputs.folder, outputs.stem if len(outputs.names) > 1 else outputs.names[0], outputs.names)
     with (
@@ -346,9 +351,7 @@ def _compute(job: Job, work: Work, progress: Progress | None) -> Times:
     return times
 
 
-def _plan(
-    scene: Any, model: TileModel, outputs: Outputs, grid: Grid, overlap: int, settings: Settings
-) -> Plan:
+def _plan(scene: Any, model: TileModel, outputs: Outputs, grid: Grid, overlap: int, settings: Settings) -> Plan:
     batch_size = settings.batch_size
     if settings.max_memory is not None:
         batch_size = fit_batch_size(

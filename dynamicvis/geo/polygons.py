@@ -54,7 +54,9 @@ def class_polygons(
                 return
             with _open(confidence_raster) as confidence:
                 if classes.shape != confidence.shape:
-                    raise GeoError(f"{confidence_raster} and {classes_raster} differ in size; give rasters of one scene")
+                    raise GeoError(
+                        f"{confidence_raster} and {classes_raster} differ in size; give rasters of one scene"
+                    )
                 yield from _polygons(classes, confidence, frozenset(skip), chunk)
     except RasterioError as error:
         raise GeoError(f"{classes_raster} or its confidence cannot be read ({error}); make them again") from error
@@ -139,7 +141,9 @@ def _open(path: str | Path) -> Any:
         return rasterio.open(path)
 
 
-def _read_classes(dataset: Any, skip: frozenset[int], left: int, top: int, right: int, bottom: int) -> NDArray[np.int32]:
+def _read_classes(
+    dataset: Any, skip: frozenset[int], left: int, top: int, right: int, bottom: int
+) -> NDArray[np.int32]:
     """Classes of a chunk and of the pixels around it, -1 where there is none."""
     height, width = dataset.shape
     part = (max(left - 1, 0), max(top - 1, 0), min(right + 1, width), min(bottom + 1, height))
@@ -326,9 +330,7 @@ def _assemble(
     index[closing] = offsets[:-1]
     rings = np.concatenate([[0], closing + 1])
     polygons = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=count))])
-    found = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, points[index].astype(np.float64), (rings, polygons)
-    )
+    found = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points[index].astype(np.float64), (rings, polygons))
     return np.asarray(found, dtype=object)
 
 

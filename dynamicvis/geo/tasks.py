@@ -84,12 +84,13 @@ class Task:
             nodata=NO_CLASS,
             convert=lambda block: block * 100,
             resampling="average",
-            tags={**self.scenery.tags, "DYNAMICVIS_UNIT": "percent of the tiles that looked here, a band for each stage"},
+            tags={
+                **self.scenery.tags,
+                "DYNAMICVIS_UNIT": "percent of the tiles that looked here, a band for each stage",
+            },
         )
 
-    def _write_maps(
-        self, work: Work, targets: Mapping[Path, RasterSpec]
-    ) -> dict[str, NDArray[np.int64]]:
+    def _write_maps(self, work: Work, targets: Mapping[Path, RasterSpec]) -> dict[str, NDArray[np.int64]]:
         scenery = self.scenery
         if not targets:
             return {}

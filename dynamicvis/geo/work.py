@@ -1,8 +1,8 @@
 """The unfinished work on one set of outputs: what was asked, what is done, and who does the rest.
 
 Next to the outputs, ``.dynamicvis/NAME/`` holds the plan, a journal entry for each finished band, and the bands' files.
-Every file is written elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever the
-process or the machine stopped. What stays after a run is ``.dynamicvis/NAME.json``, the record of a finished one.
+Every file is written elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever
+the process or the machine stopped. What stays after a run is ``.dynamicvis/NAME.json``, the record of a finished one.
 """
 
 from __future__ import annotations
@@ -237,10 +237,9 @@ class WorkPlace:
     def _enter(self, plan: Plan, leases: Leases, *, resume: bool, overwrite: bool, reuse: bool) -> _Entered:
         path = self.folder / _PLAN
         found = json.loads(path.read_text()) if path.exists() else None
-        busy = found is not None and leases.others()
         if found is not None and found["hash"] == plan.hash and resume:
             return _Entered(found["choices"])
-        if busy:
+        if found is not None and leases.others():
             other = "" if found["hash"] == plan.hash else f" with {_difference(found['options'], plan.options)}"
             raise GeoError(
                 f"another run{other} is at work on {self.outputs[0]} in {self.out_dir}; wait for it, "
