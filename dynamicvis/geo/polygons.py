@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,7 +211,7 @@ class _Stitcher:
         for side in ("right", "bottom"):
             for region, edges in zip(*np.unique(sides[side][onward[side]], return_counts=True), strict=True):
                 self._regions[int(ids[region])].pending += int(edges)
-        for piece in np.flatnonzero(~whole):
+        for piece in np.flatnonzero(~whole).tolist():
             self._keep(pieces, points, piece, int(ids[pieces.labels[piece]]), left, top)
 
         touched = {name for name in ids[opened].tolist()}
@@ -352,8 +351,8 @@ def _split_pinched(
 
 
 def _concatenate(batches: list[Features]) -> Features:
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for batch in batches:
-        for name in ("polygons", "labels", "scores"):
-            groups[name].append(getattr(batch, name))
-    return Features(*(np.concatenate(groups[name]) for name in ("polygons", "labels", "scores")))
+    return Features(
+        np.concatenate([batch.polygons for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+        np.concatenate([batch.scores for batch in batches]),
+    )
