@@ -94,7 +94,7 @@ def _place(scene: Ground) -> dict[str, Any] | None:
     return {
         "crs": scene.crs.to_string() if scene.crs.to_epsg() else "map coordinates",
         "affine": list(scene.affine)[:6],
-        "decimals": max(0, math.ceil(-math.log10(step)) + 1),
+        "decimals": max(0, round(-math.log10(step)) + 1),
     }
 
 
@@ -111,7 +111,7 @@ def _layer_content(layer: Layer, scene: Ground, card: ModelCard, height: int, wi
             "classes": [
                 {"name": name, "color": color, "note": share_text(share)}
                 for index, (name, color, share) in enumerate(zip(card.classes, card.colors, shares, strict=True))
-                if index not in layer.hidden and (share > 0 or len(card.classes) < 12)
+                if index not in layer.hidden and share > 0
             ],
         }
     picture = value_picture(layer, scene, height, width)
@@ -142,7 +142,7 @@ def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[
         "filled": layer.filled,
         "total": int(counts.sum()),
         "classes": [
-            {"name": name, "color": color, "note": f"{count:,}"}
+            {"name": name, "color": color, "note": f"{count:,}", "total": count}
             for name, color, count in zip(card.classes, card.colors, counts.tolist(), strict=True)
         ],
         "objects": [

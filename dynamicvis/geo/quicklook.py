@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,23 +107,25 @@ def _draw_layer(
         shown = [index for index in range(len(card.classes)) if index not in layer.hidden]
         entries = [Entry(card.classes[index], share_text(shares[index]), colors[index]) for index in shown]
         return Legend(title, _summary(card, "share of the area"), _present(entries, shares[shown]), metres=metres)
+    # In grey, the scene's own colours do not mix with those of the values.
+    picture[..., :3] = picture[..., :3].mean(axis=2, keepdims=True)
     _overlay(picture, value_picture(layer, scene, *shape), _VALUE_ALPHA, zoom)
     if layer.style == "ramp":
         return Legend(title, _summary(card, layer.name), ramp=True, metres=metres)
-    meaning = f"{layer.name}: its first three principal components as red, green and blue"
+    meaning = f"{layer.name}, its first three principal components as red, green and blue"
     return Legend(title, _summary(card, meaning), metres=metres)
 
 
-def _present(entries: list[Entry], amounts: Sequence[float] | NDArray[np.generic]) -> list[Entry]:
-    """All classes where they are few, else those that occur, the most frequent first."""
-    if len(entries) <= MOST_ENTRIES // 2:
-        return entries
-    order = np.argsort(-np.asarray(amounts), kind="stable")
-    return [entries[index] for index in order if amounts[index] > 0]
+def _present(entries: list[Entry], amounts: NDArray[np.generic]) -> list[Entry]:
+    """The classes that occur, or all where none does; the most frequent first where they are too many to be shown."""
+    found = np.flatnonzero(amounts) if amounts.any() else np.arange(len(entries))
+    if len(found) > MOST_ENTRIES:
+        found = found[np.argsort(-amounts[found], kind="stable")]
+    return [entries[index] for index in found]
 
 
 def _summary(card: ModelCard, text: str) -> str:
-    return f"{card.name}: {text}"
+    return f"{card.name} · {text}"
 
 
 def _overlay(picture: NDArray[np.uint8], upper: NDArray[np.uint8], alpha: int, zoom: int) -> None:

@@ -130,10 +130,12 @@
     });
     const section = element("section", "", "", element("h2", "", layer.name));
     layer.classes.forEach((entry, index) => {
+      if (!entry.total) return;
       show(groups[index], true);
       const change = (shown) => show(groups[index], shown);
       section.append(toggle("checkbox", true, change, ...classLine(entry, !layer.filled)));
     });
+    if (!layer.total) section.append(element("p", "note", "none found"));
     if (layer.objects.length < layer.total) {
       const drawn = `The ${number(layer.objects.length)} largest of ${number(layer.total)} are drawn.`;
       section.append(element("p", "note", drawn));
@@ -183,7 +185,7 @@
   };
 
   const size = `${number(content.width)} × ${number(content.height)} px`;
-  legend.querySelector("summary").textContent = content.title;
+  legend.querySelector("summary").append(element("span", "name", content.title));
   legend.append(element("p", "about", `${content.model} · ${size}`));
   legend.open = !narrow;
   const room = narrow ? { paddingTopLeft: [12, 64], paddingBottomRight: [12, 88] }
