@@ -257,6 +257,18 @@ def embed(
     return run(request, progress)
 
 
+def lazy_model(request: Request) -> TileModel:
+    """The model of a request, loaded when it is first called.
+
+    Raises:
+        ModelFileError: its file is missing, damaged, or has no card.
+    """
+    if isinstance(request.model, str | Path):
+        embedding = request.operation == "embed"
+        return LazyModel(request.model, request.device, selection=request.settings.selection, embedding=embedding)
+    return request.model
+
+
 def run(request: Request, progress: Progress | None = None) -> PredictResult:
     """Do what a request asks for; see `predict`, `detect_change` and `embed`.
 
@@ -282,10 +294,7 @@ def estimate(request: Request) -> Estimate:
 @contextmanager
 def _prepared(request: Request) -> Iterator[_Prepared]:
     """Open the scenes of a request and check everything that can be checked before the model is loaded."""
-    model, settings = request.model, request.settings
-    if isinstance(model, str | Path):
-        embedding = request.operation == "embed"
-        model = LazyModel(model, request.device, selection=settings.selection, embedding=embedding)
+    model, settings = lazy_model(request), request.settings
     card = model.card
     if request.operation != "change" and card.task == "change":
         raise GeoError(f"model '{card.name}' compares two dates; use `dynamicvis change BEFORE AFTER`")
