@@ -33,10 +33,13 @@ model = dict(
     ),
     # Of the pixels of a crop some 3 % changed; unweighted, a model from scratch settles on "unchanged" at first.
     decode_head=dict(
+        # The first steps move a weight by more than mmseg's 0.01. With so few changed pixels they would turn every
+        # weight of the classifier against "changed", and its probability could not pass one half by much.
+        init_cfg=dict(type="Normal", std=0.2, override=dict(name="conv_seg")),
         loss_decode=[
             dict(type="dynamicvis.WeightedCrossEntropyLoss", class_weight=[1.0, 3.0]),
             dict(type="dynamicvis.SoftDiceLoss", loss_weight=3.0, smooth=1.0),
-        ]
+        ],
     ),
     test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
 )

@@ -17,9 +17,6 @@ model = dict(
         num_classes=2,
         norm_cfg=norm_cfg,
         align_corners=False,
-        # mmseg's 0.01 is less than the first steps of training move a weight. As nearly all pixels are unchanged, they
-        # then turn every weight against "changed", which no pixel can be given more than half a probability of.
-        init_cfg=dict(type="Normal", std=0.2, override=dict(name="conv_seg")),
         loss_decode=[
             dict(type="mmseg.CrossEntropyLoss", loss_weight=1.0, avg_non_ignore=True),
             dict(type="dynamicvis.SoftDiceLoss", loss_weight=3.0, smooth=1.0),
