@@ -8,13 +8,12 @@ from pathlib import Path
 
 from dynamicvis.geo.detect import Detections, Detector, Progress, detect_objects, tiling
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.models import openmmlab_for, usable_device
 from dynamicvis.geo.publish import staged_outputs
 from dynamicvis.geo.quicklook import write_quicklook
 from dynamicvis.geo.sinks import write_geojson, write_geopackage
 from dynamicvis.geo.source import Scene
 from dynamicvis.model_card import ModelCard, find_model, read_card
-
-_OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
 
 
 @dataclass(frozen=True)
@@ -70,17 +69,10 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> DetectionModel:
     """
     path = find_model(str(name_or_path))
     card = _detection_card(path)
-    try:
+    with openmmlab_for(path):
         from dynamicvis.mm.inference import load_detector
 
-        return DetectionModel(card, load_detector(path, _usable_device(device)))
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _OPENMMLAB:
-            raise
-        raise GeoError(
-            f"model '{card.name}' needs OpenMMLab, and {missing} is not installed: `pip install \"dynamicvis[mm]\"`"
-        ) from error
+        return DetectionModel(card, load_detector(path, usable_device(device)))
 
 
 def predict(
@@ -154,20 +146,6 @@ def _detection_card(path: Path) -> ModelCard:
     if card.task != "detection":
         raise GeoError(f"{path} is a model for {card.task}; `dynamicvis predict` needs one for detection")
     return card
-
-
-def _usable_device(device: str) -> str:
-    import torch
-    from dynamicvis_kernels import choose_backend
-
-    try:
-        # The one test that holds for every kind of device: something can be put there.
-        choose_backend(torch.empty(1, device=device).device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise GeoError(f"device '{device}' is not available here; give --device cpu, or none at all") from error
-    except ValueError as error:
-        raise GeoError(f"device '{device}' cannot run the model: {error}") from error
-    return device
 
 
 def _out_of_memory(error: Exception) -> bool:

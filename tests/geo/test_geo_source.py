@@ -182,10 +182,19 @@ def test_files_that_are_no_raster(tmp_path: Path) -> None:
         Scene(tmp_path, make_card())
 
 
-def test_a_truncated_file_is_reported_when_read(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200))
-    path.write_bytes(path.read_bytes()[:60000])
-    with Scene(path, make_card()) as scene, pytest.raises(GeoError, match=r"a\.tif.*truncated"):
+@pytest.mark.parametrize("profile", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "lzw"}])
+def test_a_truncated_file_is_refused_before_it_is_read(tmp_path: Path, profile: dict[str, Any]) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200), **profile)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(GeoError, match=r"a\.tif.*truncated"):
+        Scene(path, make_card())
+
+
+def test_a_damaged_block_is_reported_when_read(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200), compress="lzw")
+    content = path.read_bytes()
+    path.write_bytes(content[:60000] + bytes(200) + content[60200:])
+    with Scene(path, make_card()) as scene, pytest.raises(GeoError, match=r"a\.tif.*damaged"):
         scene.read(Extent(0, 0, 200, 200))
 
 

@@ -72,3 +72,14 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels that are known.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Urban change between two dates of Sentinel-2, four bands of 10 m",
+    bands=("blue", "green", "red", "nir"),
+    value_range=(0, 10000),
+    gsd=10.0,
+    colors=("#000000", "#d55e00"),
+    training_data="OSCD (Daudt et al. 2018), seven places; the second date brought to the first",
+    license="CC BY-NC-SA 4.0, as the labels",
+)
