@@ -80,6 +80,6 @@ model_card = dict(
     value_range=(0, 10000),
     gsd=10.0,
     colors=("#000000", "#d55e00"),
-    training_data="OSCD (Daudt et al. 2018), seven places; the second date brought to the first",
+    training_data="OSCD (Daudt et al. 2018), parts of five places; the second date brought to the first",
     license="CC BY-NC-SA 4.0, as the labels",
 )
