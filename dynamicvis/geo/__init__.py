@@ -1,4 +1,4 @@
-"""GeoTIFF in, objects on a map out: windowed reading, tiling, merging, vector files and a quicklook.
+"""GeoTIFF in, GeoTIFF and vector files out: any model over any scene, in bounded memory, without seams.
 
 Names are imported on first use, so that ``import dynamicvis.geo`` costs nothing.
 """
@@ -9,48 +9,70 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.detect import Detections, Detector, detect_objects
     from dynamicvis.geo.errors import GeoError
-    from dynamicvis.geo.pipeline import DetectionModel, PredictResult, load_model, predict
+    from dynamicvis.geo.mapping import MapResult, map_raster
+    from dynamicvis.geo.models import load_model
+    from dynamicvis.geo.pair import ScenePair
+    from dynamicvis.geo.pipeline import PredictResult, Settings, detect_change, embed, predict
+    from dynamicvis.geo.preview import write_preview
+    from dynamicvis.geo.products import TileModel, TileObjects, TileOutputs
     from dynamicvis.geo.quicklook import write_quicklook
-    from dynamicvis.geo.sinks import write_geojson, write_geopackage
     from dynamicvis.geo.source import Scene
-    from dynamicvis.geo.tiles import Extent, Tile, tile_grid
+    from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
+    from dynamicvis.geo.vectors import Features, Place, write_vectors
 
 _MODULES = {
-    "DetectionModel": "pipeline",
-    "Detections": "detect",
-    "Detector": "detect",
     "Extent": "tiles",
+    "Features": "vectors",
     "GeoError": "errors",
+    "Grid": "tiles",
+    "MapResult": "mapping",
+    "Place": "vectors",
     "PredictResult": "pipeline",
     "Scene": "source",
+    "ScenePair": "pair",
+    "Settings": "pipeline",
     "Tile": "tiles",
-    "detect_objects": "detect",
-    "load_model": "pipeline",
+    "TileModel": "products",
+    "TileObjects": "products",
+    "TileOutputs": "products",
+    "cell_grid": "tiles",
+    "detect_change": "pipeline",
+    "embed": "pipeline",
+    "load_model": "models",
+    "map_raster": "mapping",
     "predict": "pipeline",
     "tile_grid": "tiles",
-    "write_geojson": "sinks",
-    "write_geopackage": "sinks",
+    "write_preview": "preview",
     "write_quicklook": "quicklook",
+    "write_vectors": "vectors",
 }
 
 __all__ = [
-    "DetectionModel",
-    "Detections",
-    "Detector",
     "Extent",
+    "Features",
     "GeoError",
+    "Grid",
+    "MapResult",
+    "Place",
     "PredictResult",
     "Scene",
+    "ScenePair",
+    "Settings",
     "Tile",
-    "detect_objects",
+    "TileModel",
+    "TileObjects",
+    "TileOutputs",
+    "cell_grid",
+    "detect_change",
+    "embed",
     "load_model",
+    "map_raster",
     "predict",
     "tile_grid",
-    "write_geojson",
-    "write_geopackage",
+    "write_preview",
     "write_quicklook",
+    "write_vectors",
 ]
 
 

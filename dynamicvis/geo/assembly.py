@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def write_rasters(
     scratch: Path,
     creation_options: Mapping[str, str],
     progress: Callable[[float], None] = lambda fraction: None,
-) -> None:
+) -> dict[str, NDArray[np.int64]]:
     """Write rasters as cloud-optimised GeoTIFF, with overviews, tags, band names and colours of their specs.
 
     Args:
@@ -140,20 +141,78 @@ def write_rasters(
         creation_options: of GDAL's COG driver; they replace ours.
         progress: called with the fraction done.
 
+    Returns:
+        Number of pixels of each value, 0 to 255, of rasters of classes, by their name.
+
     Raises:
         GeoError: a file cannot be written.
     """
     plain = {path: scratch / f"{path.stem}.plain.tif" for path in targets}
-    try:
-        _write_plain(mosaic, grid, {plain[path]: spec for path, spec in targets.items()}, place, progress)
+    with _reported([path.name for path in targets]):
+        specs = {plain[path]: spec for path, spec in targets.items()}
+        counts = _write_plain(mosaic, grid, specs, place, progress)
         for path, spec in targets.items():
             _copy_as_cog(plain[path], path, spec, creation_options)
             plain[path].unlink()
-    except (CPLE_BaseError, RasterioError) as error:
-        names = ", ".join(path.name for path in targets)
+    return counts
+
+
+def write_rows(
+    path: Path,
+    spec: RasterSpec,
+    rows: Iterable[Sequence[tuple[int, NDArray[np.float32]]]],
+    place: Mapping[str, Any],
+    *,
+    shape: tuple[int, int],
+    scratch: Path,
+    creation_options: Mapping[str, str],
+) -> None:
+    """Write a raster of single vectors, a row of pixels at a time, as cloud-optimised GeoTIFF.
+
+    Args:
+        path: file to write.
+        spec: what to make of the vectors; it has a NoData value.
+        rows: for each row, from the top, the column and vector (D,) of each pixel that has one.
+        place: ``crs`` and ``transform`` of the raster, or nothing.
+        shape: height and width.
+        scratch: folder for the uncompressed copy.
+        creation_options: of GDAL's COG driver; they replace ours.
+
+    Raises:
+        GeoError: the file cannot be written.
+    """
+    plain = scratch / f"{path.stem}.plain.tif"
+    sink: Any = None
+    with _reported([path.name]):
+        try:
+            for top, row in enumerate(rows):
+                if not row:
+                    continue
+                vectors = np.stack([vector for _, vector in row], axis=1)[:, None]
+                values = cast(spec.convert(vectors), spec.dtype)
+                if sink is None:
+                    sink = _create(plain, spec, len(values), shape, place)
+                block = np.full((len(values), 1, shape[1]), spec.nodata, spec.dtype)
+                block[:, :, [column for column, _ in row]] = values
+                sink.write(block, window=Window(0, top, shape[1], 1))
+        finally:
+            if sink is not None:
+                sink.close()
+        _copy_as_cog(plain, path, spec, creation_options)
+        plain.unlink()
+
+
+@contextmanager
+def _reported(names: Sequence[str]) -> Iterator[None]:
+    """Name the files where GDAL or the disk says that something cannot be written."""
+    try:
+        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+            yield
+    except (CPLE_BaseError, RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).strip()
         raise GeoError(
-            f"{names} cannot be written ({reason}); check the creation options, the folder and its free space"
+            f"{', '.join(names)} cannot be written ({reason}); "
+            "check the creation options, the folder and its free space"
         ) from error
 
 
@@ -163,27 +222,26 @@ def _write_plain(
     targets: Mapping[Path, RasterSpec],
     place: Mapping[str, Any],
     progress: Callable[[float], None],
-) -> None:
+) -> dict[str, NDArray[np.int64]]:
     sinks: dict[str, Any] = {}
-    with (
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-    ):
+    counts = {spec.name: np.zeros(256, np.int64) for spec in targets.values() if spec.resampling == "mode"}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         try:
             for path, spec in targets.items():
-                sinks[spec.name] = _create(path, spec, mosaic.bands[spec.name], grid, place)
+                sinks[spec.name] = _create(path, spec, mosaic.bands[spec.name], (grid.height, grid.width), place)
             tops = range(0, grid.height, _CHUNK)
             for top in tops:
                 for left in range(0, grid.width, _CHUNK):
                     extent = Extent(left, top, min(left + _CHUNK, grid.width), min(top + _CHUNK, grid.height))
-                    _write_window(mosaic, extent, targets, sinks)
+                    _write_window(mosaic, extent, targets, sinks, counts)
                 progress((top + _CHUNK) / (_CHUNK * len(tops)))
         finally:
             for sink in sinks.values():
                 sink.close()
+    return counts
 
 
-def _create(path: Path, spec: RasterSpec, bands: int, grid: Grid, place: Mapping[str, Any]) -> Any:
+def _create(path: Path, spec: RasterSpec, bands: int, shape: tuple[int, int], place: Mapping[str, Any]) -> Any:
     tiled = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
     # Blocks without data are left out: a sparse scene stays small.
     options = {"sparse_ok": True, "bigtiff": "IF_SAFER", **tiled}
@@ -191,8 +249,8 @@ def _create(path: Path, spec: RasterSpec, bands: int, grid: Grid, place: Mapping
         path,
         "w",
         driver="GTiff",
-        width=grid.width,
-        height=grid.height,
+        width=shape[1],
+        height=shape[0],
         count=bands,
         dtype=spec.dtype,
         nodata=spec.nodata,
@@ -200,10 +258,11 @@ def _create(path: Path, spec: RasterSpec, bands: int, grid: Grid, place: Mapping
         **options,
     )
     sink.update_tags(**spec.tags)
-    for band, description in enumerate(spec.descriptions, start=1):
-        if description:
-            sink.set_band_description(band, description)
-    if spec.colormap is not None:
+    if len(spec.descriptions) == bands:
+        for band, description in enumerate(spec.descriptions, start=1):
+            if description:
+                sink.set_band_description(band, description)
+    if spec.colormap is not None and bands == 1:
         sink.write_colormap(1, dict(spec.colormap))
     elif bands > 1 and not _pictorial(spec, bands):
         sink.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (bands - 1)]
@@ -214,15 +273,23 @@ def _pictorial(spec: RasterSpec, bands: int) -> bool:
     return spec.dtype == "uint8" and bands == 3
 
 
-def _write_window(mosaic: Mosaic, extent: Extent, targets: Mapping[Path, RasterSpec], sinks: Mapping[str, Any]) -> None:
+def _write_window(
+    mosaic: Mosaic,
+    extent: Extent,
+    targets: Mapping[Path, RasterSpec],
+    sinks: Mapping[str, Any],
+    counts: Mapping[str, NDArray[np.int64]],
+) -> None:
     values, masks = mosaic.read(extent)
     window = Window(extent.left, extent.top, extent.right - extent.left, extent.bottom - extent.top)
     for spec in targets.values():
         block, mask = values[spec.name], masks[spec.name]
         if not mask.any():
             continue
+        if spec.name in counts and spec.dtype == "uint8":
+            counts[spec.name][:] += np.bincount(block[0][mask], minlength=256)
         if spec.nodata is not None and not mask.all():
-            block[:, ~mask] = cast(np.float64(spec.nodata), spec.dtype)
+            block[:, ~mask] = np.dtype(spec.dtype).type(spec.nodata)
         sinks[spec.name].write(block, window=window)
         if spec.nodata is None:
             sinks[spec.name].write_mask(mask, window=window)
@@ -239,8 +306,7 @@ def _copy_as_cog(plain: Path, path: Path, spec: RasterSpec, creation_options: Ma
         "SPARSE_OK": "YES",
     }
     options |= {name.upper(): value for name, value in creation_options.items()}
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
-        rasterio.shutil.copy(plain, path, driver="COG", **options)
-        with rasterio.open(path) as written, rasterio.open(plain) as source:
-            if written.shape != source.shape or written.count != source.count:
-                raise GeoError(f"{path.name} was not written to its end; check the free space of its disk")
+    rasterio.shutil.copy(plain, path, driver="COG", **options)
+    with rasterio.open(path) as written, rasterio.open(plain) as source:
+        if written.shape != source.shape or written.count != source.count:
+            raise GeoError(f"{path.name} was not written to its end; check the free space of its disk")

@@ -7,7 +7,8 @@ one tile's maps, whatever the width of the raster.
 
 The file of a band holds one record a tile, one behind the other; tiles without data have none. A record covers the
 columns from the tile's left seam up to its right one. Its parts, each starting at a multiple of 8 bytes: the mask, one
-array (bands, rows, columns) for each raster, and two arrays (channels, rows, columns) for each map: top and bottom share.
+array (bands, rows, columns) for each raster, and for each map two arrays (channels, rows, columns), its top and its
+bottom share.
 """
 
 from __future__ import annotations

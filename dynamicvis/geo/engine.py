@@ -1,8 +1,8 @@
 """Reading, model and writing of a scene, side by side.
 
-Reader threads fetch tiles ahead, the calling thread runs the model, a writer thread blends and stores. The queues between
-them are bounded, so memory does not depend on the size of the scene; batches never reach across a row of tiles, so that
-the numbers do not depend on who computes which row.
+Reader threads fetch tiles ahead, the calling thread runs the model, a writer thread blends and stores. The queues
+between them are bounded, so memory does not depend on the size of the scene; batches never reach across a row of tiles,
+so that the numbers do not depend on who computes which row.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _POLL = 0.2  # seconds between two looks at what other processes have done
 class Source(Protocol):
     """What the engine needs of a scene: windows of it, from any thread."""
 
+    path: str
     height: int
     width: int
 
@@ -345,8 +346,10 @@ class _BandInTheMaking:
                 "bands": self._writer.bands,
             }
         if self._objects or self._vectors:
-            vectors = {"vectors": np.array(self._vectors), "vector_columns": np.array(self._columns, np.int64)}
-            save_arrays(self._arrays, {**candidate_arrays(self._objects), **(vectors if self._vectors else {})})
+            arrays = candidate_arrays(self._objects)
+            if self._vectors:
+                arrays |= {"vectors": np.array(self._vectors), "vector_columns": np.array(self._columns, np.int64)}
+            save_arrays(self._arrays, arrays)
             drafts[f"{band_name(self._row)}.npz"] = self._arrays
         self._work.finish(band_name(self._row), entry, drafts)
 

@@ -18,7 +18,7 @@ from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands,
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, parse_size
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
-from dynamicvis.geo.reading import DEFAULT_CACHE
+from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import Plan, WorkPlace
@@ -67,8 +67,8 @@ def map_raster(
     bands, their names and colour table are those of the source.
 
     Interrupted runs go on where they stopped when the same call is made again, and several processes that make the same
-    call while one of them is at work share it. That two calls are the same is told by the file, the options and the function's name and
-    byte code; what the function refers to is not looked at.
+    call while one of them is at work share it. That two calls are the same is told by the file, the options and the
+    function's name and byte code; what the function refers to is not looked at.
 
     Args:
         fn: maps (B, C, tile, tile) float32, 0 where there is no data, to an array or tensor (B, K, tile, tile). A pixel
@@ -84,8 +84,8 @@ def map_raster(
         out_nodata: value of pixels without data. None is NaN for floating point, and an internal mask for integers.
         batch_size: tiles in one call of ``fn``; fewer at the end of a row.
         readers: threads that read ahead.
-        max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or refuses.
-            ``fn`` is called on an empty tile to see what it takes.
+        max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or
+            refuses. ``fn`` is called on an empty tile to see what it takes.
         resume: go on with an interrupted run; otherwise begin anew.
         overwrite: replace ``destination``.
         creation_options: of GDAL's COG driver, such as ``{"COMPRESS": "ZSTD"}``.
@@ -99,6 +99,8 @@ def map_raster(
     dtype = np.dtype(out_dtype)
     if out_nodata is None and dtype.kind == "f":
         out_nodata = float("nan")
+    if out_nodata is not None and dtype.kind in "iu" and not _holds(dtype, out_nodata):
+        raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
     check_tiling(tile, overlap, batch_size)
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
         _check_destination(destination, scene.path)
@@ -106,7 +108,7 @@ def map_raster(
         predict = _as_predictor(fn)
         options = {
             "scene": scene.fingerprint(),
-            "function": _identity(fn),
+            "function": identity(fn),
             "tile": tile,
             "overlap": overlap,
             "batch_size": batch_size,
@@ -135,14 +137,15 @@ def map_raster(
         )
         place = WorkPlace(destination.parent, destination.name, [destination.name])
         plan = Plan(options, {"batch_size": fitting})
-        with place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
+        with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
             times = run_bands(job, work, progress)
 
-            def make_outputs(staging: Path) -> dict[str, int]:
-                seen = tiles_with_data(grid, work)
-                if not seen:
-                    raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
+            if not work.gone and tiles_with_data(grid, work) == 0:
+                work.abandon()
+                raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
+
+            def make_outputs(staging: Path) -> dict[str, Any]:
                 write_rasters(
                     Mosaic(grid, [spec], stored_bands(grid, work)),
                     grid,
@@ -151,7 +154,7 @@ def map_raster(
                     scratch=work.folder,
                     creation_options=creation_options or {},
                 )
-                return {"tiles": seen}
+                return {}
 
             work.conclude(make_outputs)
             return MapResult(destination, times)
@@ -169,6 +172,11 @@ def check_tiling(tile: int, overlap: int, batch_size: int) -> None:
         raise GeoError(f"overlap must be at least 0 and less than tile ({tile} pixels), not {overlap}")
     if batch_size < 1:
         raise GeoError(f"batch size must be at least 1, not {batch_size}")
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
 
 
 def _check_destination(destination: Path, source: str) -> None:
@@ -194,10 +202,10 @@ def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:
     return predict
 
 
-def _identity(fn: Callable[..., Any]) -> str:
+def identity(fn: Callable[..., Any]) -> str:
     """What tells a function from another, as far as that can be seen from outside."""
     target = fn if hasattr(fn, "__qualname__") else type(fn)
-    code = getattr(fn, "__code__", None) or getattr(getattr(type(fn), "__call__", None), "__code__", None)
+    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
     body = "" if code is None else _text(code)
     return f"{target.__module__}.{target.__qualname__}-{hashlib.sha256(body.encode()).hexdigest()[:16]}"
 

@@ -64,7 +64,7 @@ def load_candidates(arrays: Mapping[str, NDArray[Any]], tiles: Sequence[Tile]) -
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a file of arrays, on the disk when this returns."""
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
         file.flush()
         os.fsync(file.fileno())
 

@@ -179,7 +179,6 @@ def _trace(padded: Any, labels: Any, edges: Any, total: Any) -> Any:
                     value = padded[row + 1, column + 1]
                     y, x, direction = row, column, first
                     before = -1 if chains else first
-                    begin = used
                     closed = False
                     pinch = False
                     while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +53,9 @@ def class_polygons(
                 return
             with _open(confidence_raster) as confidence:
                 if classes.shape != confidence.shape:
-                    raise GeoError(f"{confidence_raster} and {classes_raster} differ in size; give rasters of one scene")
+                    raise GeoError(
+                        f"{confidence_raster} and {classes_raster} differ in size; give rasters of one scene"
+                    )
                 yield from _polygons(classes, confidence, frozenset(skip), chunk)
     except RasterioError as error:
         raise GeoError(f"{classes_raster} or its confidence cannot be read ({error}); make them again") from error
@@ -139,7 +140,9 @@ def _open(path: str | Path) -> Any:
         return rasterio.open(path)
 
 
-def _read_classes(dataset: Any, skip: frozenset[int], left: int, top: int, right: int, bottom: int) -> NDArray[np.int32]:
+def _read_classes(
+    dataset: Any, skip: frozenset[int], left: int, top: int, right: int, bottom: int
+) -> NDArray[np.int32]:
     """Classes of a chunk and of the pixels around it, -1 where there is none."""
     height, width = dataset.shape
     part = (max(left - 1, 0), max(top - 1, 0), min(right + 1, width), min(bottom + 1, height))
@@ -208,7 +211,7 @@ class _Stitcher:
         for side in ("right", "bottom"):
             for region, edges in zip(*np.unique(sides[side][onward[side]], return_counts=True), strict=True):
                 self._regions[int(ids[region])].pending += int(edges)
-        for piece in np.flatnonzero(~whole):
+        for piece in np.flatnonzero(~whole).tolist():
             self._keep(pieces, points, piece, int(ids[pieces.labels[piece]]), left, top)
 
         touched = {name for name in ids[opened].tolist()}
@@ -326,9 +329,7 @@ def _assemble(
     index[closing] = offsets[:-1]
     rings = np.concatenate([[0], closing + 1])
     polygons = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=count))])
-    found = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, points[index].astype(np.float64), (rings, polygons)
-    )
+    found = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points[index].astype(np.float64), (rings, polygons))
     return np.asarray(found, dtype=object)
 
 
@@ -350,8 +351,8 @@ def _split_pinched(
 
 
 def _concatenate(batches: list[Features]) -> Features:
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for batch in batches:
-        for name in ("polygons", "labels", "scores"):
-            groups[name].append(getattr(batch, name))
-    return Features(*(np.concatenate(groups[name]) for name in ("polygons", "labels", "scores")))
+    return Features(
+        np.concatenate([batch.polygons for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+        np.concatenate([batch.scores for batch in batches]),
+    )

@@ -177,8 +177,8 @@ def refuse_damaged(dataset: Any, path: str) -> None:
         blocks = across * down
         if blocks > 64 and blocks * _LEAST_ENTRY * len(bands) > size:
             raise GeoError(damaged)
-        pixels = 1 if by_band else dataset.count
-        block_bytes = rows * columns * pixels * np.dtype(dataset.dtypes[band - 1]).itemsize
+        value_bytes = (1 if by_band else dataset.count) * np.dtype(dataset.dtypes[band - 1]).itemsize
+        tiled = columns < dataset.width or dataset.profile.get("tiled", False)
         step = max(1, blocks * len(bands) // _CHECKED_BLOCKS)
         for index in {*range(0, blocks, step), blocks - 1}:
             place = f"{index % across}_{index // across}"
@@ -188,8 +188,9 @@ def refuse_damaged(dataset: Any, path: str) -> None:
                 continue
             if int(offset) + int(length) > size:
                 raise GeoError(f"{path} is truncated or damaged: its last blocks are missing; fetch it again")
-            # The last strip of a file may hold fewer rows than the others.
-            if index + across < blocks and block_bytes > int(length) * expansion:
+            # The last strip ends with the raster; tiles are always whole.
+            down_here = rows if tiled else min(rows, dataset.height - index // across * rows)
+            if down_here * columns * value_bytes > int(length) * expansion:
                 raise GeoError(damaged)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,6 +48,7 @@ class Scene:
         descriptions: name of each band read, or None.
         nodatavals: NoData value of each band read, or None.
         colormap: colour table of a single band, value to (red, green, blue, alpha), or None.
+        fill: value of each band where there is no data: the card's means, or zeros.
         has_mask: whether a mask or an alpha band, and not only values, says what is data.
         notes: sentences for the user about the scene; none of them is an error.
 
@@ -131,27 +132,12 @@ class Scene:
         Raises:
             GeoError: the file is damaged.
         """
-        left, top = max(window.left, 0), max(window.top, 0)
-        right, bottom = min(window.right, self.width), min(window.bottom, self.height)
-        shape = (window.bottom - window.top, window.right - window.left)
-        if (left, top, right, bottom) == window:
-            values, valid = self._read_part(window)
-        else:
-            values = np.empty((self.count, *shape), np.float32)
-            valid = np.zeros(shape, bool)
-            if left < right and top < bottom:
-                rows = slice(top - window.top, bottom - window.top)
-                columns = slice(left - window.left, right - window.left)
-                part = self._read_part(Extent(left, top, right, bottom))
-                values[:, rows, columns], valid[rows, columns] = part
-        if not valid.all():
-            hole = ~valid
-            for band, fill in zip(values, self._fill, strict=True):
-                band[hole] = fill
-        return values, valid
+        return read_padded(self._read_part, window, (self.height, self.width), self.fill)
 
-    def read_resampled(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read the whole scene resampled to ``height`` x ``width`` pixels, through overviews where it has some.
+    def read_resampled(
+        self, height: int, width: int, part: Extent | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read the whole scene, or a part of it, as ``height`` x ``width`` pixels, through overviews where it has some.
 
         Returns:
             values: (count, height, width) float32 in raster units, averaged when decimated, but for a NoData
@@ -161,10 +147,11 @@ class Scene:
         Raises:
             GeoError: the file is damaged.
         """
-        decimated = height < self.height or width < self.width
+        part = part or Extent(0, 0, self.width, self.height)
+        decimated = height < part.bottom - part.top or width < part.right - part.left
         average = decimated and self._nodata_given is None
         return self._read_part(
-            Extent(0, 0, self.width, self.height),
+            part,
             shape=(height, width),
             resampling=Resampling.average if average else Resampling.nearest,
         )
@@ -255,7 +242,7 @@ class Scene:
         # A mask of the file goes before its NoData value, as in GDAL. A band without such a value has data everywhere.
         known = None not in self.nodatavals
         self._nodata_decides = known and (not self._masked or self._nodata_given is not None)
-        self._fill = self.card.mean if self.card else (0.0,) * self.count
+        self.fill: tuple[float, ...] = self.card.mean if self.card else (0.0,) * self.count
 
     def _pick_bands(self, dataset: Any, bands: Sequence[int] | None) -> list[int]:
         if bands is not None:
@@ -302,7 +289,8 @@ class Scene:
         """Refuse a file whose own names of its bands place the model's elsewhere."""
         assert self.card is not None
         wanted = [name.lower() for name in self.card.bands]
-        described = {(dataset.descriptions[band - 1] or "").strip().lower(): band for band in reversed(data_bands)}
+        # A band with a name of its own is none of alpha, which GDAL takes any fourth band of bytes for.
+        described = {(dataset.descriptions[band - 1] or "").strip().lower(): band for band in reversed(dataset.indexes)}
         colors = {dataset.colorinterp[band - 1].name: band for band in reversed(data_bands)}
         for names in (described, colors):
             if set(wanted) <= set(names):
@@ -407,6 +395,37 @@ class Scene:
         nodata = [None if value is None else repr(float(value)) for value in self.nodatavals]
         window = [*self._origin, self.width, self.height]
         return stamp | {"bands": self.bands, "nodata": nodata, "window": window}
+
+
+def read_padded(
+    read: Callable[[Extent], tuple[NDArray[np.float32], NDArray[np.bool_]]],
+    window: Extent,
+    size: tuple[int, int],
+    fill: Sequence[float],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a window that may leave the raster, and put ``fill``, one number a band, where there is no data.
+
+    Args:
+        read: gives (bands, h, w) float32 and (h, w) bool of a window that lies inside the raster.
+        window: any.
+        size: height and width of the raster, pixels.
+        fill: value of each band for pixels without data.
+    """
+    part = Extent(max(window.left, 0), max(window.top, 0), min(window.right, size[1]), min(window.bottom, size[0]))
+    if part == window:
+        values, valid = read(window)
+    else:
+        shape = (window.bottom - window.top, window.right - window.left)
+        values, valid = np.empty((len(fill), *shape), np.float32), np.zeros(shape, bool)
+        if part.left < part.right and part.top < part.bottom:
+            rows = slice(part.top - window.top, part.bottom - window.top)
+            columns = slice(part.left - window.left, part.right - window.left)
+            values[:, rows, columns], valid[rows, columns] = read(part)
+    if not valid.all():
+        hole = ~valid
+        for band, number in zip(values, fill, strict=True):
+            band[hole] = number
+    return values, valid
 
 
 def _alpha_bands(dataset: Any) -> list[int]:

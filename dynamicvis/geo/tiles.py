@@ -91,11 +91,12 @@ class Grid:
     Attributes:
         height, width: size of the raster, pixels.
         tile: edge of a window, pixels.
+        stride: distance of neighbouring windows, pixels; the last of a row or column may be nearer.
         rows, columns: the axes.
     """
 
-    def __init__(self, rows: Axis, columns: Axis) -> None:
-        self.height, self.width, self.tile = rows.size, columns.size, rows.tile
+    def __init__(self, rows: Axis, columns: Axis, stride: int) -> None:
+        self.height, self.width, self.tile, self.stride = rows.size, columns.size, rows.tile, stride
         self.rows, self.columns = rows, columns
 
     def __len__(self) -> int:
@@ -136,7 +137,7 @@ def tile_grid(height: int, width: int, tile: int, overlap: int) -> Grid:
     _check(height, width)
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be at least 0 and less than tile, not {overlap} with tile {tile}")
-    return Grid(_overlapping(height, tile, overlap), _overlapping(width, tile, overlap))
+    return Grid(_overlapping(height, tile, overlap), _overlapping(width, tile, overlap), tile - overlap)
 
 
 def cell_grid(height: int, width: int, cell: int) -> Grid:
@@ -150,7 +151,7 @@ def cell_grid(height: int, width: int, cell: int) -> Grid:
     _check(height, width)
     if cell < 1:
         raise ValueError(f"a cell has at least one pixel, not {cell}")
-    return Grid(_cells(height, cell), _cells(width, cell))
+    return Grid(_cells(height, cell), _cells(width, cell), cell)
 
 
 def _check(height: int, width: int) -> None:

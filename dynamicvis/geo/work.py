@@ -1,8 +1,8 @@
 """The unfinished work on one set of outputs: what was asked, what is done, and who does the rest.
 
 Next to the outputs, ``.dynamicvis/NAME/`` holds the plan, a journal entry for each finished band, and the bands' files.
-Every file is written elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever the
-process or the machine stopped. What stays after a run is ``.dynamicvis/NAME.json``, the record of a finished one.
+Every file is written elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever
+the process or the machine stopped. What stays after a run is ``.dynamicvis/NAME.json``, the record of a finished one.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ class Work:
         """Whether another process has finished the work and removed the folder."""
         return not (self.folder / "plan.json").exists()
 
+    def abandon(self) -> None:
+        """Throw the work away: it cannot come to an end."""
+        self._place.discard()
+
     def conclude(self, make_outputs: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Make the outputs of work whose units are all done, in one of the processes, and wait for it in the others.
 
@@ -189,7 +193,7 @@ class WorkPlace:
         finally:
             leases.close()
             if self.folder.exists() and not any(self.folder.glob("band-*.json")) and not leases.others():
-                self._discard()
+                self.discard()
             for folder in made:
                 with suppress(OSError):
                     folder.rmdir()
@@ -205,7 +209,7 @@ class WorkPlace:
                 write_json(self._record, {"plan": plan.hash, "outputs": sizes, "result": result})
             else:
                 self._record.unlink(missing_ok=True)
-            self._discard()
+            self.discard()
 
     def _make_root(self) -> None:
         try:
@@ -224,7 +228,8 @@ class WorkPlace:
         finally:
             leases.close()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Remove all parts."""
         # The plan goes first: without it the folder is nobody's.
         (self.folder / _PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -232,10 +237,9 @@ class WorkPlace:
     def _enter(self, plan: Plan, leases: Leases, *, resume: bool, overwrite: bool, reuse: bool) -> _Entered:
         path = self.folder / _PLAN
         found = json.loads(path.read_text()) if path.exists() else None
-        busy = found is not None and leases.others()
         if found is not None and found["hash"] == plan.hash and resume:
             return _Entered(found["choices"])
-        if busy:
+        if found is not None and leases.others():
             other = "" if found["hash"] == plan.hash else f" with {_difference(found['options'], plan.options)}"
             raise GeoError(
                 f"another run{other} is at work on {self.outputs[0]} in {self.out_dir}; wait for it, "
@@ -252,7 +256,7 @@ class WorkPlace:
             return _Entered({}, finished)
         self._check_outputs(overwrite)
         if self.folder.exists():
-            self._discard()
+            self.discard()
         self.folder.mkdir()
         write_json(path, {"hash": plan.hash, "options": plan.options, "choices": plan.choices})
         return _Entered(plan.choices)
