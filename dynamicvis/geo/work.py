@@ -97,7 +97,7 @@ class Work:
     def finished(self) -> set[str]:
         """The units that have a journal entry; all that it takes is a look at the folder."""
         try:
-            names = os.listdir(self.folder)
+            names = [path.name for path in self.folder.iterdir()]
         except FileNotFoundError:
             return set()
         return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
