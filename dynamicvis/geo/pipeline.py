@@ -13,6 +13,7 @@ from dynamicvis.geo.publish import staged_outputs
 from dynamicvis.geo.quicklook import write_quicklook
 from dynamicvis.geo.sinks import write_geojson, write_geopackage
 from dynamicvis.geo.source import Scene
+from dynamicvis.geo.startup import quick_imports
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
 
@@ -69,10 +70,11 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> DetectionModel:
     """
     path = find_model(str(name_or_path))
     card = _detection_card(path)
-    with openmmlab_for(path):
+    usable_device(device)
+    with openmmlab_for(path), quick_imports(card):
         from dynamicvis.mm.inference import load_detector
 
-        return DetectionModel(card, load_detector(path, usable_device(device)))
+        return DetectionModel(card, load_detector(path, device))
 
 
 def predict(
