@@ -101,7 +101,7 @@ def areas(polygons: NDArray[np.object_], affine: Any, crs: Any, name: str) -> ND
     points, ring_of_point = shapely.get_coordinates(shapely.segmentize(rings, _STRAIGHT), return_index=True)
     points = project(to_map(points, affine), crs, _EQUAL_AREA, name)
     signed = np.where(is_hole, -1, 1) * _ring_areas(points, ring_of_point, len(rings))
-    return np.bincount(owner[part_of_ring], signed, minlength=len(polygons))
+    return np.bincount(owner[part_of_ring], signed, minlength=len(polygons)).astype(np.float64)
 
 
 def polygon_areas(corners: NDArray[np.float64], crs: Any, name: str) -> NDArray[np.float64]:

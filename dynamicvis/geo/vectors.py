@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +26,7 @@ _ROW_GROUP = 65536  # rows of a row group of GeoParquet, at most but for a large
 _ROW_GROUP_BYTES = 1 << 26
 # GeoPackage holds the time of its last change. A fixed one keeps equal results equal byte for byte.
 _NO_DATE = "1970-01-01T00:00:00.000Z"
+_END_OF_GEOJSON = b"]\n}\n"
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,8 @@ def write_vectors(
                 # What a batch raised reaches us as an error of Arrow's or GDAL's.
                 if stream.error is not None:
                     raise stream.error from None
-                if isinstance(error, OSError | RuntimeError | ValueError | pa.ArrowException):
-                    raise _cannot_be_written(path, error) from error
+                if isinstance(error, OSError | RuntimeError | sqlite3.Error | pa.ArrowException):
+                    raise _cannot_be_written(path, str(error).replace(str(staged), path.name)) from error
                 raise
             staged.replace(path)
     except OSError as error:
@@ -233,24 +237,25 @@ def _write_geopackage(path: Path, stream: _Stream) -> None:
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date or _NO_DATE})
     try:
         _write_gdal(path, "GPKG", stream, {"GEOMETRY_NAME": "geom", **undefined_cartesian})
+        _check_geopackage(path, stream.count)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
 
 
 def _write_flatgeobuf(path: Path, stream: _Stream) -> None:
     _write_gdal(path, "FlatGeobuf", stream, {})
+    _check_flatgeobuf(path, stream.count)
 
 
 def _write_geojson(path: Path, stream: _Stream) -> None:
     place = stream.place
-    if place.crs is None:
-        _write_gdal(path, "GeoJSON", stream, {"RFC7946": "NO", "COORDINATE_PRECISION": "7"})
-        return
 
     def check(points: NDArray[np.float64]) -> None:
         project(points, place.crs, "EPSG:4326", place.name)
 
-    _write_gdal(path, "GeoJSON", stream, {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}, check)
+    options = {"RFC7946": "NO" if place.crs is None else "YES", "COORDINATE_PRECISION": "7"}
+    _write_gdal(path, "GeoJSON", stream, options, None if place.crs is None else check)
+    _check_geojson(path)
 
 
 def _write_gdal(
@@ -278,9 +283,35 @@ def _write_gdal(
             crs=None if crs is None else crs.to_wkt(version="WKT2_2019"),
             layer_options=layer_options,
         )
-    written = pyogrio.read_info(path, force_feature_count=driver != "GeoJSON")["features"]
-    if driver != "GeoJSON" and written != stream.count:
-        raise OSError(f"{stream.count - written} of {stream.count} features are missing")
+
+
+def _check_geopackage(path: Path, count: int) -> None:
+    """Raise if the file is not whole: GDAL keeps silent on a disk that is full when it closes a file."""
+    with closing(sqlite3.connect(path)) as database:
+        (written,) = database.execute(f"SELECT count(*) FROM {_quoted(path.stem)}").fetchone()
+        index = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{path.stem}_geom",)).fetchone()
+    if written != count or index is None:
+        raise OSError("its end is missing")
+
+
+def _check_geojson(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - len(_END_OF_GEOJSON), 0))
+        if file.read() != _END_OF_GEOJSON:
+            raise OSError("its end is missing")
+
+
+def _check_flatgeobuf(path: Path, count: int) -> None:
+    import pyogrio.raw
+
+    if count and len(pyogrio.raw.read(path, fids=[count - 1])[2]) != 1:
+        raise OSError("its end is missing")
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _write_parquet(path: Path, stream: _Stream) -> None:
