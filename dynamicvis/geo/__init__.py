@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dynamicvis.geo.errors import GeoError
+    from dynamicvis.geo.layers import ClassLayer, ObjectLayer, ValueLayer
     from dynamicvis.geo.mapping import MapResult, map_raster
     from dynamicvis.geo.models import load_model
     from dynamicvis.geo.pair import ScenePair
-    from dynamicvis.geo.pipeline import PredictResult, Settings, detect_change, embed, predict
+    from dynamicvis.geo.pipeline import (
+        Estimate,
+        PredictResult,
+        Request,
+        Settings,
+        detect_change,
+        embed,
+        estimate,
+        predict,
+        run,
+    )
+    from dynamicvis.geo.polygons import class_polygons
     from dynamicvis.geo.preview import write_preview
     from dynamicvis.geo.products import TileModel, TileObjects, TileOutputs
     from dynamicvis.geo.quicklook import write_quicklook
@@ -22,13 +34,17 @@ if TYPE_CHECKING:
     from dynamicvis.geo.vectors import Features, Place, write_vectors
 
 _MODULES = {
+    "ClassLayer": "layers",
+    "Estimate": "pipeline",
     "Extent": "tiles",
     "Features": "vectors",
     "GeoError": "errors",
     "Grid": "tiles",
     "MapResult": "mapping",
+    "ObjectLayer": "layers",
     "Place": "vectors",
     "PredictResult": "pipeline",
+    "Request": "pipeline",
     "Scene": "source",
     "ScenePair": "pair",
     "Settings": "pipeline",
@@ -36,12 +52,16 @@ _MODULES = {
     "TileModel": "products",
     "TileObjects": "products",
     "TileOutputs": "products",
+    "ValueLayer": "layers",
     "cell_grid": "tiles",
+    "class_polygons": "polygons",
     "detect_change": "pipeline",
     "embed": "pipeline",
+    "estimate": "pipeline",
     "load_model": "models",
     "map_raster": "mapping",
     "predict": "pipeline",
+    "run": "pipeline",
     "tile_grid": "tiles",
     "write_preview": "preview",
     "write_quicklook": "quicklook",
@@ -49,13 +69,17 @@ _MODULES = {
 }
 
 __all__ = [
+    "ClassLayer",
+    "Estimate",
     "Extent",
     "Features",
     "GeoError",
     "Grid",
     "MapResult",
+    "ObjectLayer",
     "Place",
     "PredictResult",
+    "Request",
     "Scene",
     "ScenePair",
     "Settings",
@@ -63,12 +87,16 @@ __all__ = [
     "TileModel",
     "TileObjects",
     "TileOutputs",
+    "ValueLayer",
     "cell_grid",
+    "class_polygons",
     "detect_change",
     "embed",
+    "estimate",
     "load_model",
     "map_raster",
     "predict",
+    "run",
     "tile_grid",
     "write_preview",
     "write_quicklook",

@@ -16,7 +16,7 @@ from dynamicvis import __version__
 from dynamicvis.geo.assembly import Mosaic, write_rasters
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.memory import fit_batch_size, parse_size
+from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
@@ -121,9 +121,8 @@ def map_raster(
         fitting = batch_size
         if max_memory is not None:
             limit = parse_size(str(max_memory))
-            fitting = fit_batch_size(
-                predict, scene.count, tile, batch_size=batch_size, readers=readers, cache=DEFAULT_CACHE, limit=limit
-            )
+            use = measure(predict, scene.count, tile, readers=readers, cache=DEFAULT_CACHE)
+            fitting = fit_batch_size(use, batch_size, limit)
         spec = RasterSpec(
             name=_VALUES,
             source=_VALUES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,28 +31,51 @@ def parse_size(text: str) -> int:
     raise GeoError(f"'{text}' is no amount of memory; give it like 4GB or 512MB")
 
 
-def fit_batch_size(
-    predict: Predictor, bands: int, tile: int, *, batch_size: int, readers: int, cache: int, limit: int
-) -> int:
-    """The largest batch size, up to the one asked for, with which a run stays below a limit.
+@dataclass(frozen=True)
+class MemoryUse:
+    """What a run takes, bytes.
 
-    The model is run on one empty tile, and its peak is taken as proportional to the size of a batch, which is an upper
-    bound as far as it has a fixed part.
+    Attributes:
+        base: the process with its model, before the run.
+        fixed: GDAL's block cache.
+        assembly: putting the rasters together, when the tiles are done.
+        batch: each tile of a batch, in the model and in the queues.
+        queues: what the queues hold beyond batches.
+    """
+
+    base: int
+    fixed: int
+    assembly: int
+    batch: int
+    queues: int
+
+    def needed(self, batch_size: int) -> int:
+        """Resident memory at the peak of a run."""
+        return self.base + self.fixed + max(self.assembly, batch_size * self.batch + self.queues)
+
+
+def memory_is_known() -> bool:
+    """Whether the system tells a process what it uses."""
+    return _STATUS.exists()
+
+
+def measure(predict: Predictor, bands: int, tile: int, *, readers: int, cache: int) -> MemoryUse:
+    """Run a model on one empty tile, and see what a run over a scene takes.
+
+    The model's peak is taken as proportional to the size of a batch, an upper bound as far as it has a fixed part.
 
     Args:
-        predict: the model, loaded.
+        predict: the model.
         bands: of the scene.
         tile: edge of a tile, pixels.
-        batch_size: at most so many tiles in one call.
         readers: threads that read.
         cache: size of GDAL's block cache, bytes.
-        limit: resident memory of this process, bytes.
 
     Raises:
-        GeoError: not even one tile at a time fits, or the system does not tell a process its memory.
+        GeoError: the system does not tell a process its memory.
     """
-    if not _STATUS.exists():
-        raise GeoError("a limit on memory needs Linux, where a process can read what it uses; leave it out here")
+    if not memory_is_known():
+        raise GeoError("a limit on memory needs Linux, where a process can see what it uses; leave it out here")
     images = np.zeros((1, bands, tile, tile), np.float32)
     predict(images)  # What is set up once is no part of a batch.
     base = _resident("VmRSS")
@@ -59,16 +83,26 @@ def fit_batch_size(
     outputs = predict(images)
     model = max(_resident("VmHWM") - base, 0)
     image, answer = images.nbytes + tile * tile, _size(outputs)
+    queues = (readers + 1) * image + 2 * answer
+    return MemoryUse(base, cache, _ASSEMBLY, model + 3 * (image + answer), queues)
 
-    def needed(size: int) -> int:
-        tiles = (3 * size + readers + 1) * image + (3 * size + 2) * answer
-        return base + cache + max(_ASSEMBLY, size * model + tiles)
 
-    fitting = [size for size in range(1, batch_size + 1) if needed(size) <= limit]
+def fit_batch_size(use: MemoryUse, batch_size: int, limit: int) -> int:
+    """The largest batch size, up to the one asked for, with which a run stays below a limit.
+
+    Args:
+        use: of the run.
+        batch_size: at most so many tiles in one call.
+        limit: resident memory of this process, bytes.
+
+    Raises:
+        GeoError: not even one tile at a time fits.
+    """
+    fitting = [size for size in range(1, batch_size + 1) if use.needed(size) <= limit]
     if not fitting:
         raise GeoError(
-            f"{_megabytes(limit)} of memory are too little for one tile of {tile} x {tile} pixels at a time, which "
-            f"takes {_megabytes(needed(1))}; allow more, or give a smaller tile"
+            f"{_megabytes(limit)} of memory are too little even for one tile at a time, which takes "
+            f"{_megabytes(use.needed(1))}; allow more, or give a smaller tile"
         )
     return fitting[-1]
 

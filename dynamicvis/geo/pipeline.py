@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from dynamicvis import __version__
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.mapping import check_tiling, identity
-from dynamicvis.geo.memory import fit_batch_size, parse_size
+from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
@@ -24,7 +24,6 @@ from dynamicvis.geo.products import TileModel, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
-from dynamicvis.geo.tiles import Grid
 from dynamicvis.geo.work import Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
@@ -127,6 +126,56 @@ class LazyModel:
         return self._model(images)
 
 
+@dataclass(frozen=True)
+class Request:
+    """One scene, or pair of scenes, to run a model over; with a model given by its name, it can go to another process.
+
+    Attributes:
+        operation: ``"predict"``, ``"change"`` or ``"embed"``.
+        scenes: one path, or for ``"change"`` the earlier and the later one.
+        out: folder of the results, or one file whose suffix says what it is to hold.
+        model: name of a shipped model, a model file, or a loaded model.
+        name: what the files are called in a folder; the scene's own stem if not given.
+        device: where a model that is not loaded yet runs.
+        align: for ``"change"``, reproject the later scene to the grid of the earlier one where they differ.
+        settings: all else.
+    """
+
+    operation: Literal["predict", "change", "embed"]
+    scenes: tuple[str, ...]
+    out: str
+    model: str | Path | TileModel
+    name: str | None = None
+    device: str = "cpu"
+    align: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take.
+
+    Attributes:
+        rows, columns: of the grid of tiles.
+        tile, overlap: pixels.
+        memory: resident memory of the process at its peak, bytes; None where the system does not tell it.
+        scratch: disk for unfinished work next to the outputs, bytes, if all pixels have data.
+        output: size of the rasters before compression, without overviews, bytes.
+        paths: the files.
+        notes: sentences for the user about the scene.
+    """
+
+    rows: int
+    columns: int
+    tile: int
+    overlap: int
+    memory: int | None
+    scratch: int
+    output: int
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
 def predict(
     scene_path: str | Path,
     out: str | Path,
@@ -146,23 +195,15 @@ def predict(
 
     Args:
         scene_path: a raster with the bands, units and roughly the pixel size that the model's card names.
-        out: folder of the results, made if needed, or one file whose suffix says what it is to hold.
-        model: name of a shipped model, a model file, or a loaded model.
-        name: what the files are called in a folder; the scene's own stem if not given.
-        device: where a model that is not loaded yet runs.
-        settings: all else.
+        out, model, name, device, settings: see `Request`.
         progress: called with the number of tiles done and of all tiles, first with 0.
 
     Raises:
         GeoError: a scene, an option or an output that cannot be used.
         ModelFileError: a model file that cannot be used.
     """
-    settings = settings or Settings()
-    loaded = _loaded(model, device, settings)
-    if loaded.card.task == "change":
-        raise GeoError(f"model '{loaded.card.name}' compares two dates; use `dynamicvis change BEFORE AFTER`")
-    with _scene(scene_path, loaded.card, settings) as scene:
-        return _run(scene, scene, None, loaded, out, name or Path(scene.path).stem, settings, progress)
+    request = Request("predict", (str(scene_path),), str(out), model, name, device, settings=settings or Settings())
+    return run(request, progress)
 
 
 def detect_change(
@@ -188,20 +229,8 @@ def detect_change(
         GeoError: the scenes do not fit each other, or as for `predict`.
         ModelFileError: a model file that cannot be used.
     """
-    settings = settings or Settings()
-    loaded = _loaded(model, device, settings)
-    if loaded.card.task != "change":
-        raise GeoError(
-            f"model '{loaded.card.name}' is for {loaded.card.task.replace('_', ' ')} and not for change; "
-            "use `dynamicvis predict`, or give another --model"
-        )
-    with ExitStack() as stack:
-        first = stack.enter_context(_scene(before, loaded.card, settings))
-        second = stack.enter_context(_scene(after, loaded.card, settings))
-        pair = stack.enter_context(ScenePair(first, second, align=align))
-        return _run(
-            pair, _OneDate(pair, 1), _OneDate(pair, 0), loaded, out, name or Path(first.path).stem, settings, progress
-        )
+    scenes = str(before), str(after)
+    return run(Request("change", scenes, str(out), model, name, device, align, settings or Settings()), progress)
 
 
 def embed(
@@ -224,10 +253,64 @@ def embed(
         GeoError: as for `predict`.
         ModelFileError: a model file that cannot be used.
     """
-    settings = settings or Settings()
-    loaded = _loaded(model, device, settings, embedding=True)
-    with _scene(scene_path, loaded.card, settings) as scene:
-        return _run(scene, scene, None, loaded, out, name or Path(scene.path).stem, settings, progress)
+    request = Request("embed", (str(scene_path),), str(out), model, name, device, settings=settings or Settings())
+    return run(request, progress)
+
+
+def lazy_model(request: Request) -> TileModel:
+    """The model of a request, loaded when it is first called.
+
+    Raises:
+        ModelFileError: its file is missing, damaged, or has no card.
+    """
+    if isinstance(request.model, str | Path):
+        embedding = request.operation == "embed"
+        return LazyModel(request.model, request.device, selection=request.settings.selection, embedding=embedding)
+    return request.model
+
+
+def run(request: Request, progress: Progress | None = None) -> PredictResult:
+    """Do what a request asks for; see `predict`, `detect_change` and `embed`.
+
+    Raises:
+        GeoError: a scene, an option or an output that cannot be used.
+        ModelFileError: a model file that cannot be used.
+    """
+    with _prepared(request) as prepared:
+        return prepared.execute(progress)
+
+
+def estimate(request: Request) -> Estimate:
+    """What a request would take, and whether it could be done, without doing it; the model is run on an empty tile.
+
+    Raises:
+        GeoError: a scene, an option or an output that cannot be used.
+        ModelFileError: a model file that cannot be used.
+    """
+    with _prepared(request) as prepared:
+        return prepared.estimate()
+
+
+@contextmanager
+def _prepared(request: Request) -> Iterator[_Prepared]:
+    """Open the scenes of a request and check everything that can be checked before the model is loaded."""
+    model, settings = lazy_model(request), request.settings
+    card = model.card
+    if request.operation != "change" and card.task == "change":
+        raise GeoError(f"model '{card.name}' compares two dates; use `dynamicvis change BEFORE AFTER`")
+    if request.operation == "change" and card.task != "change":
+        raise GeoError(
+            f"model '{card.name}' is for {card.task.replace('_', ' ')} and not for change; "
+            "use `dynamicvis predict`, or give another --model"
+        )
+    with ExitStack() as stack:
+        scenes = [stack.enter_context(_scene(path, card, settings)) for path in request.scenes]
+        name = request.name or Path(scenes[0].path).stem
+        if len(scenes) == 1:
+            yield _Prepared(scenes[0], scenes[0], None, model, request.out, name, settings)
+        else:
+            pair = stack.enter_context(ScenePair(*scenes, align=request.align))
+            yield _Prepared(pair, _OneDate(pair, 1), _OneDate(pair, 0), model, request.out, name, settings)
 
 
 class _OneDate:
@@ -249,12 +332,6 @@ class _OneDate:
         values, valid = self._pair.read_resampled(height, width)
         count = len(values) // 2
         return values[self._date * count :][:count], valid
-
-
-def _loaded(model: str | Path | TileModel, device: str, settings: Settings, *, embedding: bool = False) -> TileModel:
-    if isinstance(model, str | Path):
-        return LazyModel(model, device, selection=settings.selection, embedding=embedding)
-    return model
 
 
 def _scene(path: str | Path, card: ModelCard, settings: Settings) -> Scene:
@@ -281,102 +358,124 @@ def tiling(card: ModelCard, tile: int | None, overlap: int | None) -> tuple[int,
     return size, overlap
 
 
-def _run(
-    scene: Any,
-    ground: Any,
-    before: Any,
-    model: TileModel,
-    out: str | Path,
-    name: str,
-    settings: Settings,
-    progress: Progress | None,
-) -> PredictResult:
-    card = model.card
-    tile, overlap = tiling(card, settings.tile, settings.overlap)
-    check_tiling(tile, overlap, settings.batch_size)
-    outputs = plan_outputs(
-        out,
-        name,
-        card.task,
-        formats=settings.formats,
-        preview=settings.preview,
-        scores=settings.scores,
-        selection=settings.selection,
-    )
-    _refuse_own_scenes(outputs, scene)
-    grid = make_grid(card, scene.height, scene.width, tile, overlap)
-    plan = _plan(scene, model, outputs, grid, overlap, settings)
-    scenery = Scenery(
-        scene, ground, before, card, grid, outputs, _tags(model, tile, overlap), settings.creation_options
-    )
-    task = make_task(scenery)
-    place = WorkPlace(outputs.folder, outputs.stem if len(outputs.names) > 1 else outputs.names[0], outputs.names)
-    with (
-        gdal_cache(),
-        place.open(plan, resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
-    ):
-        times = None
-        if work.result is None:
-            job = Job(
-                scene,
-                model,
-                grid,
-                task.rasters,
-                score_threshold=card.score_threshold,
-                batch_size=work.choices["batch_size"],
-                readers=settings.readers,
-            )
-            times = _compute(job, work, progress)
+class _Prepared:
+    """A run that only has to be done."""
 
-            def make_outputs(staging: Path) -> dict[str, Any]:
-                return {"counts": task.write(work, staging), "tiles": tiles_with_data(grid, work)}
-
-            work.conclude(make_outputs)
-    done = work.result or {}
-    return PredictResult(tuple(outputs.paths), done["counts"], done["tiles"], tuple(scene.notes), times)
-
-
-def _compute(job: Job, work: Work, progress: Progress | None) -> Times:
-    try:
-        times = run_bands(job, work, progress)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        raise GeoError(
-            f"not enough memory for {job.batch_size} tiles at a time; give a smaller --batch-size or --tile"
-        ) from error
-    if not work.gone and tiles_with_data(job.grid, work) == 0:
-        work.abandon()
-        raise GeoError(f"{job.source.path} has no pixel with data (NoData everywhere); there is nothing to find in it")
-    return times
-
-
-def _plan(scene: Any, model: TileModel, outputs: Outputs, grid: Grid, overlap: int, settings: Settings) -> Plan:
-    batch_size = settings.batch_size
-    if settings.max_memory is not None:
-        batch_size = fit_batch_size(
-            model,
-            scene.count,
-            grid.tile,
-            batch_size=settings.batch_size,
-            readers=settings.readers,
-            cache=DEFAULT_CACHE,
-            limit=parse_size(str(settings.max_memory)),
+    def __init__(
+        self, scene: Any, ground: Any, before: Any, model: TileModel, out: str, name: str, settings: Settings
+    ) -> None:
+        card = model.card
+        self._scene, self._model, self._settings = scene, model, settings
+        tile, self._overlap = tiling(card, settings.tile, settings.overlap)
+        check_tiling(tile, self._overlap, settings.batch_size)
+        self._outputs = plan_outputs(
+            out,
+            name,
+            card.task,
+            formats=settings.formats,
+            preview=settings.preview,
+            scores=settings.scores,
+            selection=settings.selection,
         )
-    options = {
-        "scene": scene.fingerprint(),
-        "model": getattr(model, "digest", None) or identity(model),
-        "card": hashlib.sha256(repr(asdict(model.card)).encode()).hexdigest(),
-        "device": str(getattr(model, "device", "cpu")).partition(":")[0],
-        "outputs": outputs.names,
-        "tile": grid.tile,
-        "overlap": overlap,
-        "batch_size": settings.batch_size,
-        "max_memory": settings.max_memory,
-        "creation_options": dict(settings.creation_options),
-        "version": __version__,
-    }
-    return Plan(options, {"batch_size": batch_size})
+        _refuse_own_scenes(self._outputs, scene)
+        self._grid = make_grid(card, scene.height, scene.width, tile, self._overlap)
+        tags = _tags(model, tile, self._overlap)
+        options = settings.creation_options
+        self._task = make_task(Scenery(scene, ground, before, card, self._grid, self._outputs, tags, options))
+
+    def execute(self, progress: Progress | None) -> PredictResult:
+        outputs, settings = self._outputs, self._settings
+        name = outputs.stem if len(outputs.names) > 1 else outputs.names[0]
+        place = WorkPlace(outputs.folder, name, outputs.names)
+        with (
+            gdal_cache(),
+            place.open(self._plan(), resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
+        ):
+            times = None
+            if work.result is None:
+                times = self._compute(work, progress)
+                work.conclude(
+                    lambda staging: {
+                        "counts": self._task.write(work, staging),
+                        "tiles": tiles_with_data(self._grid, work),
+                    }
+                )
+            done = work.result or {}
+        return PredictResult(tuple(outputs.paths), done["counts"], done["tiles"], tuple(self._scene.notes), times)
+
+    def estimate(self) -> Estimate:
+        grid, settings = self._grid, self._settings
+        memory = None
+        if memory_is_known():
+            memory = self._measure().needed(settings.batch_size)
+        output, scratch = self._task.bytes_per_pixel()
+        pixels = grid.height * grid.width
+        return Estimate(
+            len(grid.rows.starts),
+            len(grid.columns.starts),
+            grid.tile,
+            self._overlap,
+            memory,
+            round(scratch * pixels),
+            round(output * pixels),
+            tuple(self._outputs.paths),
+            tuple(self._scene.notes),
+        )
+
+    def _measure(self) -> MemoryUse:
+        return measure(
+            self._model,
+            self._scene.count,
+            self._grid.tile,
+            readers=self._settings.readers,
+            cache=DEFAULT_CACHE,
+        )
+
+    def _plan(self) -> Plan:
+        settings, model = self._settings, self._model
+        batch_size = settings.batch_size
+        if settings.max_memory is not None:
+            batch_size = fit_batch_size(self._measure(), batch_size, parse_size(str(settings.max_memory)))
+        options = {
+            "scene": self._scene.fingerprint(),
+            "model": getattr(model, "digest", None) or identity(model),
+            "card": hashlib.sha256(repr(asdict(model.card)).encode()).hexdigest(),
+            "device": str(getattr(model, "device", "cpu")).partition(":")[0],
+            "outputs": self._outputs.names,
+            "tile": self._grid.tile,
+            "overlap": self._overlap,
+            "batch_size": settings.batch_size,
+            "max_memory": settings.max_memory,
+            "creation_options": dict(settings.creation_options),
+            "version": __version__,
+        }
+        return Plan(options, {"batch_size": batch_size})
+
+    def _compute(self, work: Work, progress: Progress | None) -> Times:
+        job = Job(
+            self._scene,
+            self._model,
+            self._grid,
+            self._task.rasters,
+            score_threshold=self._model.card.score_threshold,
+            batch_size=work.choices["batch_size"],
+            readers=self._settings.readers,
+        )
+        try:
+            times = run_bands(job, work, progress)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise GeoError(
+                f"{self._scene.path}: not enough memory for {job.batch_size} tiles at a time; "
+                "give a smaller --batch-size or --tile"
+            ) from error
+        if not work.gone and tiles_with_data(self._grid, work) == 0:
+            work.abandon()
+            raise GeoError(
+                f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
+            )
+        return times
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:

@@ -116,7 +116,7 @@ def _draw_layer(
     return Legend(title, _summary(card, meaning), metres=metres)
 
 
-def _present(entries: list[Entry], amounts: NDArray[np.generic]) -> list[Entry]:
+def _present(entries: list[Entry], amounts: NDArray[np.int64] | NDArray[np.float64]) -> list[Entry]:
     """The classes that occur, or all where none does; the most frequent first where they are too many to be shown."""
     found = np.flatnonzero(amounts) if amounts.any() else np.arange(len(entries))
     if len(found) > MOST_ENTRIES:

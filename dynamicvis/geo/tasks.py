@@ -76,6 +76,20 @@ class Task:
         """Write all files into a folder, once every tile is done; returns the number of features by class."""
         raise NotImplementedError
 
+    def bytes_per_pixel(self) -> tuple[float, float]:
+        """Of the rasters it writes, and of the unfinished work on the disk."""
+        grid = self.scenery.grid
+        shares = sum(2 * (end - start) for start, end in grid.rows.seams) / grid.height
+        kinds = {"scores": len(self.scenery.card.classes), "selection": 4}
+        channels = sum(kinds[source] for source in {spec.source for spec in self.rasters})
+        sizes = {
+            spec.name: np.dtype(spec.dtype).itemsize * (kinds[spec.source] if spec.name in kinds else 1)
+            for spec in self.rasters
+        }
+        kept = sum(sizes.values()) + (1 if sizes else 0)
+        published = sum(size for name, size in sizes.items() if name != "confidence")
+        return published, kept + 4 * channels * shares
+
     def _selection(self) -> RasterSpec:
         return RasterSpec(
             name="selection",
