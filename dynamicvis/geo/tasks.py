@@ -62,7 +62,13 @@ class Scenery:
 
 
 class Task:
-    """What a model gives for a scene, and the files made of it."""
+    """What a model gives for a scene, and the files made of it.
+
+    Attributes:
+        kind: what a feature of its vector files is.
+    """
+
+    kind: str
 
     def __init__(self, scenery: Scenery) -> None:
         self.scenery = scenery
@@ -146,6 +152,8 @@ class Task:
 class Objects(Task):
     """Detection and instance segmentation."""
 
+    kind = "object"
+
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
         self._write_maps(work, self._selection_target(staging))
@@ -164,6 +172,8 @@ class Objects(Task):
 
 class ClassMap(Task):
     """Segmentation and change: a class for every pixel, and polygons of the classes."""
+
+    kind = "polygon"
 
     @property
     def rasters(self) -> list[RasterSpec]:
@@ -227,6 +237,8 @@ class ClassMap(Task):
 
 class Cells(Task):
     """One vector a cell: classes of a scene classifier, or embeddings."""
+
+    kind = "cell"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
