@@ -21,7 +21,9 @@ from dynamicvis.geo.errors import GeoError
 
 DEFAULT_CACHE = 128 << 20  # bytes of decoded blocks that GDAL keeps
 
-_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|^([a-z]+\+)?(https?|s3|gs|az|oss|ftp)://", re.I)
+_REMOTE = re.compile(
+    r"(/vsi\w+/\{?)*/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?[/?]|([a-z]+\+)*(https?|s3|gs|az|oss|ftp)://", re.I
+)
 _EXTENSIONS = (".tif", ".tiff", ".TIF", ".TIFF", ".vrt", ".jp2", ".JP2", ".img", ".ntf", ".png", ".jpg", ".zip", ".gz")
 # GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
 _LOCAL_OPTIONS = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
@@ -52,7 +54,7 @@ _filters = threading.RLock()
 
 def is_remote(path: str) -> bool:
     """Whether GDAL reads a path through the network."""
-    return _REMOTE.search(path) is not None
+    return _REMOTE.match(path) is not None
 
 
 def gdal_options(path: str) -> dict[str, Any]:
