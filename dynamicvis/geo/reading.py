@@ -92,7 +92,7 @@ def one_sentence(path: str, message: str) -> Iterator[None]:
         yield
     except GeoError:
         raise
-    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, MemoryError, OSError, TypeError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         raise GeoError(f"{path} {message}") from error
 
 
@@ -202,7 +202,7 @@ def _open(path: str) -> Any:
     try:
         with without_warnings(NotGeoreferencedWarning):
             return rasterio.open(path)
-    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, MemoryError, OSError, TypeError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         if is_remote(path):
             reason = str(error).replace(path, "").strip(" :'\"") or type(error).__name__
             raise GeoError(
