@@ -21,7 +21,7 @@ from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
-from dynamicvis.geo.work import Plan, WorkPlace
+from dynamicvis.geo.work import Hopeless, Plan, WorkPlace
 
 _VALUES = "values"
 
@@ -140,11 +140,9 @@ def map_raster(
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
             times = run_bands(job, work, progress)
 
-            if not work.gone and tiles_with_data(grid, work) == 0:
-                work.abandon()
-                raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
-
             def make_outputs(staging: Path) -> dict[str, Any]:
+                if tiles_with_data(grid, work) == 0:
+                    raise Hopeless(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
                 write_rasters(
                     Mosaic(grid, [spec], stored_bands(grid, work)),
                     grid,

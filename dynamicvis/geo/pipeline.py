@@ -24,7 +24,7 @@ from dynamicvis.geo.products import TileModel, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
-from dynamicvis.geo.work import Plan, Work, WorkPlace
+from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
 
@@ -396,12 +396,7 @@ class _Prepared:
             times = None
             if work.result is None:
                 times = self._compute(work, progress)
-                work.conclude(
-                    lambda staging: {
-                        "counts": self._task.write(work, staging),
-                        "tiles": tiles_with_data(self._grid, work),
-                    }
-                )
+                work.conclude(lambda staging: self._make_outputs(work, staging))
             done = work.result or {}
         notes = tuple(self._scene.notes)
         return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
@@ -473,12 +468,15 @@ class _Prepared:
                 f"{self._scene.path}: not enough memory for {job.batch_size} tiles at a time; "
                 "give a smaller --batch-size or --tile"
             ) from error
-        if not work.gone and tiles_with_data(self._grid, work) == 0:
-            work.abandon()
-            raise GeoError(
+        return times
+
+    def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
+        tiles = tiles_with_data(self._grid, work)
+        if tiles == 0:
+            raise Hopeless(
                 f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
             )
-        return times
+        return {"counts": self._task.write(work, staging), "tiles": tiles}
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:
