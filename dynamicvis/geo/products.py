@@ -1,10 +1,10 @@
-"""What a model gives for a batch of tiles, and what it is called with."""
+"""What goes into and comes out of a model, tile by tile; no torch in here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class TileObjects:
         boxes: (n, 4) left, top, right, bottom in pixels of the tile, float64.
         scores: (n,) 0 to 1, float64.
         labels: (n,) indices into the card's classes, int64.
-        masks: (n, height, width) the pixels of each object, bool; None where the model gives boxes alone.
+        masks: (n, height, width) bool over the whole tile, for instance segmentation.
     """
 
     boxes: NDArray[np.float64]
@@ -31,13 +31,13 @@ class TileObjects:
 
 @dataclass(frozen=True)
 class TileOutputs:
-    """Results of a batch of B tiles.
+    """What a model gives for a batch of B tiles; a part that it does not make is left out.
 
     Attributes:
-        maps: (B, K, height, width) float32 at the tiles' pixels by name: ``"scores"``, the probability of each class;
-            ``"selection"``, 0 to 1 for each stage of the backbone that selects tokens; ``"values"``, of `map_raster`.
-        objects: one entry a tile, or None.
-        vectors: (B, D) float32, one a tile, or None: probabilities of a scene's classes, or an embedding.
+        maps: (B, K, height, width) float32 by name, blended between tiles: ``"scores"`` are class probabilities,
+            ``"selection"`` is 1 where a stage of the backbone kept the pixel's token, one channel a stage.
+        objects: one entry a tile.
+        vectors: (B, D) float32, one a tile: class probabilities of a scene classifier, or an embedding.
     """
 
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -45,11 +45,42 @@ class TileOutputs:
     vectors: NDArray[np.float32] | None = None
 
 
+# (B, bands, height, width) float32 in raster units, NoData filled with the card's means
+Predictor = Callable[[NDArray[np.float32]], TileOutputs]
+
+
 class TileModel(Protocol):
-    """A model with its card."""
+    """A model for tiles, with its card; for change detection the bands of the first date come before the second's."""
 
     card: ModelCard
 
     def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
-        """Results for tiles (B, bands, height, width) in raster units, NoData filled with the card's means."""
-        ...
+        """Predict a batch (B, bands, height, width) of tiles in raster units."""
+
+
+@dataclass(frozen=True)
+class RasterSpec:
+    """One raster made from a blended map.
+
+    Attributes:
+        name: what it is called among the rasters of a run.
+        source: key of the map in `TileOutputs.maps`.
+        dtype: numpy name of its type.
+        nodata: value of pixels without data; None keeps them in an internal mask.
+        convert: (K, height, width) float32 to (bands, height, width); the engine casts to ``dtype``, rounding and
+            clipping to its range where that is an integer type.
+        resampling: how overviews are made: ``"mode"`` for classes, ``"average"`` for quantities.
+        descriptions: names of the bands, or none.
+        colormap: colours (red, green, blue, alpha), 0 to 255, of the values of a single band of bytes.
+        tags: dataset metadata.
+    """
+
+    name: str
+    source: str
+    dtype: str
+    nodata: float | None
+    convert: Callable[[NDArray[np.float32]], NDArray[Any]]
+    resampling: Literal["mode", "average", "nearest"] = "average"
+    descriptions: Sequence[str] = ()
+    colormap: Mapping[int, tuple[int, int, int, int]] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
