@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dynamicvis.cli.info import info
 from dynamicvis.cli.models import models
 from dynamicvis.cli.predict import predict
 
@@ -14,5 +15,6 @@ def dynamicvis() -> None:
     """Find objects in aerial and satellite imagery: GeoTIFF in, a map out."""
 
 
+dynamicvis.add_command(info)
 dynamicvis.add_command(models)
 dynamicvis.add_command(predict)

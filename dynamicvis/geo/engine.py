@@ -181,8 +181,8 @@ class _Report:
             self._progress(min(len(self._done) * self._columns + self.running, total), total)
 
     def all_done(self) -> bool:
-        missing = (row for row in range(self._rows) if row not in self._done)
-        self._done |= {row for row in missing if self._work.entry(band_name(row)) is not None}
+        done = self._work.finished()
+        self._done |= {row for row in range(self._rows) if row not in self._done and band_name(row) in done}
         return len(self._done) == self._rows
 
     def undone(self) -> list[int]:

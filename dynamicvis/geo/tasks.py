@@ -150,11 +150,15 @@ class Objects(Task):
         scenery, outputs = self.scenery, self.scenery.outputs
         self._write_maps(work, self._selection_target(staging))
         kept = without_duplicates(list(stored_objects(scenery.grid, work)), stride=scenery.grid.stride)
+        masked = scenery.card.task == "instance_segmentation"
         features = box_features(kept.boxes, kept.scores, kept.labels)
+        if kept.polygons is not None:
+            features = Features(kept.polygons, kept.labels, kept.scores)
         batches = [_part(features, start) for start in range(0, len(features), _BATCH)]
         for suffix in outputs.vectors:
-            write_vectors(staging / outputs.name(suffix), batches, scenery.place, scenery.card.classes)
-        self._write_pictures(staging, ObjectLayer(batches, filled=False))
+            path = staging / outputs.name(suffix)
+            write_vectors(path, batches, scenery.place, scenery.card.classes, multi=masked)
+        self._write_pictures(staging, ObjectLayer(batches, filled=masked))
         return self._named(Counter(kept.labels.tolist()))
 
 
