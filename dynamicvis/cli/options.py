@@ -118,6 +118,26 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be done (grid, tiles, memory, size of the output); write nothing."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+out_option = click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="FOLDER|FILE",
+    help="Folder of the results, made if needed; or, for one scene, a file whose suffix says what it is to hold.",
+)
+formats_option = click.option(
+    "-f",
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="SUFFIX",
+    help="Of tif, gpkg, geojson, fgb, parquet, png, html; may be given several times.  [default: those of the task]",
+)
+scores_option = click.option("--scores", is_flag=True, help="Also write the probability of each class as a raster.")
+selection_option = click.option(
+    "--selection", is_flag=True, help="Also write as a raster where the backbone looked, a band for each stage."
+)
+preview_option = click.option("--preview", is_flag=True, help="Also write a page (.html) to look at in a browser.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no notes.")
 asset_option = click.option(
     "--asset",

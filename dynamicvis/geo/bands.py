@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ class BandWriter:
 
     def abandon(self) -> None:
         """Close and remove the file."""
-        self._file.close()
+        with suppress(OSError):  # What is left to write may find no room.
+            self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
 
     def _write(self, pieces: Sequence[Mapping[str, NDArray[np.float32]]], valid: NDArray[np.bool_]) -> None:

@@ -7,6 +7,7 @@ so that the numbers do not depend on who computes which row.
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.assembly import StoredBand
 from dynamicvis.geo.bands import BandWriter
+from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
@@ -92,8 +94,8 @@ class Times:
         return f"most of the time went to {slowest} ({shares})"
 
 
-# Called with the number of tiles done in all, of all tiles.
-Progress = Callable[[int, int], None]
+# Called with the number of tiles done, by whomever, of all tiles, and the number of pixels of the scene.
+Progress = Callable[[int, int, int], None]
 
 
 def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
@@ -111,8 +113,18 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
     report = _Report(job.grid, work, progress)
     report()
     while not work.gone:
-        with _Pipeline(job, work, times, report) as pipeline:
-            pipeline.run()
+        try:
+            with _Pipeline(job, work, times, report) as pipeline:
+                pipeline.run()
+        except OSError as error:
+            if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
+                break
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                out_dir = work.folder.parents[2]
+                raise GeoError(
+                    f"the disk of {out_dir} is full; free some space and start again, what is done is kept"
+                ) from error
+            raise
         if report.all_done():
             break
         time.sleep(_POLL)
@@ -170,6 +182,7 @@ class _Report:
     def __init__(self, grid: Grid, work: Work, progress: Progress | None) -> None:
         self._work, self._progress = work, progress
         self._rows, self._columns = len(grid.rows.starts), len(grid.columns.starts)
+        self._pixels = grid.height * grid.width
         self._done: set[int] = set()
         self.running = 0
 
@@ -178,7 +191,7 @@ class _Report:
             total = self._rows * self._columns
             if self.running == 0:
                 self.all_done()
-            self._progress(min(len(self._done) * self._columns + self.running, total), total)
+            self._progress(min(len(self._done) * self._columns + self.running, total), total, self._pixels)
 
     def all_done(self) -> bool:
         done = self._work.finished()

@@ -21,7 +21,7 @@ from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
-from dynamicvis.geo.work import Plan, WorkPlace
+from dynamicvis.geo.work import Hopeless, Plan, WorkPlace
 
 _VALUES = "values"
 
@@ -89,7 +89,7 @@ def map_raster(
         resume: go on with an interrupted run; otherwise begin anew.
         overwrite: replace ``destination``.
         creation_options: of GDAL's COG driver, such as ``{"COMPRESS": "ZSTD"}``.
-        progress: called with the number of tiles done and of all tiles, first with 0.
+        progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
 
     Raises:
         GeoError: a raster, option or destination that cannot be used; the message says what to do.
@@ -140,11 +140,9 @@ def map_raster(
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
             times = run_bands(job, work, progress)
 
-            if not work.gone and tiles_with_data(grid, work) == 0:
-                work.abandon()
-                raise GeoError(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
-
             def make_outputs(staging: Path) -> dict[str, Any]:
+                if tiles_with_data(grid, work) == 0:
+                    raise Hopeless(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
                 write_rasters(
                     Mosaic(grid, [spec], stored_bands(grid, work)),
                     grid,

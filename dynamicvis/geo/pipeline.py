@@ -24,7 +24,7 @@ from dynamicvis.geo.products import TileModel, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
-from dynamicvis.geo.work import Plan, Work, WorkPlace
+from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
 
@@ -72,13 +72,15 @@ class PredictResult:
 
     Attributes:
         paths: the files.
-        counts: number of objects, polygons or cells by class name, for the classes that were found.
+        kind: what is counted: ``"object"``, ``"polygon"`` or ``"cell"``.
+        counts: their number by class name, for the classes that were found.
         tiles: number of tiles with data.
         notes: sentences for the user about the scene and the result.
         times: where this process spent its time; None when the files were there already.
     """
 
     paths: tuple[Path, ...]
+    kind: str
     counts: dict[str, int]
     tiles: int
     notes: tuple[str, ...]
@@ -196,7 +198,7 @@ def predict(
     Args:
         scene_path: a raster with the bands, units and roughly the pixel size that the model's card names.
         out, model, name, device, settings: see `Request`.
-        progress: called with the number of tiles done and of all tiles, first with 0.
+        progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
 
     Raises:
         GeoError: a scene, an option or an output that cannot be used.
@@ -394,14 +396,10 @@ class _Prepared:
             times = None
             if work.result is None:
                 times = self._compute(work, progress)
-                work.conclude(
-                    lambda staging: {
-                        "counts": self._task.write(work, staging),
-                        "tiles": tiles_with_data(self._grid, work),
-                    }
-                )
+                work.conclude(lambda staging: self._make_outputs(work, staging))
             done = work.result or {}
-        return PredictResult(tuple(outputs.paths), done["counts"], done["tiles"], tuple(self._scene.notes), times)
+        notes = tuple(self._scene.notes)
+        return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
 
     def estimate(self) -> Estimate:
         grid, settings = self._grid, self._settings
@@ -470,12 +468,15 @@ class _Prepared:
                 f"{self._scene.path}: not enough memory for {job.batch_size} tiles at a time; "
                 "give a smaller --batch-size or --tile"
             ) from error
-        if not work.gone and tiles_with_data(self._grid, work) == 0:
-            work.abandon()
-            raise GeoError(
+        return times
+
+    def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
+        tiles = tiles_with_data(self._grid, work)
+        if tiles == 0:
+            raise Hopeless(
                 f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
             )
-        return times
+        return {"counts": self._task.write(work, staging), "tiles": tiles}
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:

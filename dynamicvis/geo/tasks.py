@@ -62,7 +62,13 @@ class Scenery:
 
 
 class Task:
-    """What a model gives for a scene, and the files made of it."""
+    """What a model gives for a scene, and the files made of it.
+
+    Attributes:
+        kind: what a feature of its vector files is.
+    """
+
+    kind: str
 
     def __init__(self, scenery: Scenery) -> None:
         self.scenery = scenery
@@ -128,7 +134,7 @@ class Task:
         if PREVIEW in outputs.suffixes:
             layers = [layer]
             if outputs.selection:
-                layers.append(ValueLayer(staging / outputs.selection_name, "selection"))
+                layers.append(ValueLayer(staging / outputs.selection_name, "selection, percent", highest=100))
             path = staging / outputs.name(PREVIEW)
             write_preview(path, scenery.ground, scenery.card, layers, before=scenery.before)
 
@@ -145,6 +151,8 @@ class Task:
 
 class Objects(Task):
     """Detection and instance segmentation."""
+
+    kind = "object"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
@@ -164,6 +172,8 @@ class Objects(Task):
 
 class ClassMap(Task):
     """Segmentation and change: a class for every pixel, and polygons of the classes."""
+
+    kind = "polygon"
 
     @property
     def rasters(self) -> list[RasterSpec]:
@@ -227,6 +237,8 @@ class ClassMap(Task):
 
 class Cells(Task):
     """One vector a cell: classes of a scene classifier, or embeddings."""
+
+    kind = "cell"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
