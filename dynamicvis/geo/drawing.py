@@ -96,8 +96,9 @@ def _sketch_box(sketch: _Sketch, bounds: NDArray[np.float64], ink: int, line: in
 
 
 def _sketch_polygon(sketch: _Sketch, polygon: Any, ink: int, line: int, filled: bool) -> None:
-    # ImageDraw counts from the middle of a pixel.
-    rings = [shapely.get_coordinates(ring) - 0.5 for ring in (polygon.exterior, *polygon.interiors)]
+    # ImageDraw takes the pixel that a point lies in; the right and lower edge of the picture lie in none.
+    last = np.array(sketch.size) - 1
+    rings = [np.minimum(shapely.get_coordinates(ring), last) for ring in (polygon.exterior, *polygon.interiors)]
     if filled and len(rings[0]):
         _sketch_fill(sketch, rings, ink)
     for ring in rings:

@@ -92,8 +92,8 @@ class Times:
         return f"most of the time went to {slowest} ({shares})"
 
 
-# Called with the number of tiles done in all, of all tiles.
-Progress = Callable[[int, int], None]
+# Called with the number of tiles done, by whomever, of all tiles, and the number of pixels of the scene.
+Progress = Callable[[int, int, int], None]
 
 
 def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
@@ -170,6 +170,7 @@ class _Report:
     def __init__(self, grid: Grid, work: Work, progress: Progress | None) -> None:
         self._work, self._progress = work, progress
         self._rows, self._columns = len(grid.rows.starts), len(grid.columns.starts)
+        self._pixels = grid.height * grid.width
         self._done: set[int] = set()
         self.running = 0
 
@@ -178,11 +179,11 @@ class _Report:
             total = self._rows * self._columns
             if self.running == 0:
                 self.all_done()
-            self._progress(min(len(self._done) * self._columns + self.running, total), total)
+            self._progress(min(len(self._done) * self._columns + self.running, total), total, self._pixels)
 
     def all_done(self) -> bool:
-        missing = (row for row in range(self._rows) if row not in self._done)
-        self._done |= {row for row in missing if self._work.entry(band_name(row)) is not None}
+        done = self._work.finished()
+        self._done |= {row for row in range(self._rows) if row not in self._done and band_name(row) in done}
         return len(self._done) == self._rows
 
     def undone(self) -> list[int]:

@@ -89,7 +89,7 @@ def map_raster(
         resume: go on with an interrupted run; otherwise begin anew.
         overwrite: replace ``destination``.
         creation_options: of GDAL's COG driver, such as ``{"COMPRESS": "ZSTD"}``.
-        progress: called with the number of tiles done and of all tiles, first with 0.
+        progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
 
     Raises:
         GeoError: a raster, option or destination that cannot be used; the message says what to do.

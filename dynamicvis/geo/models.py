@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.model_card import find_model
+from dynamicvis.geo.startup import quick_imports
+from dynamicvis.model_card import find_model, read_card
 
 if TYPE_CHECKING:
     from dynamicvis.geo.products import TileModel
@@ -35,10 +36,11 @@ def load_model(
         GeoError: the device is not there, or OpenMMLab is not installed.
     """
     path = find_model(str(name_or_path))
-    with openmmlab_for(path):
+    usable_device(device)
+    with openmmlab_for(path), quick_imports(read_card(path)):
         from dynamicvis.mm.inference import load_tile_model
 
-        return load_tile_model(path, usable_device(device), selection=selection, embedding=embedding)
+        return load_tile_model(path, device, selection=selection, embedding=embedding)
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def openmmlab_for(model: str | Path) -> Iterator[None]:
 
 
 def usable_device(device: str) -> str:
-    """The device itself, when models can run there.
+    """The device itself, where models can run.
 
     Raises:
         GeoError: torch has no such device here, or the kernels have no backend for it.

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from dynamicvis.geo.merge import Candidates, claim
+from dynamicvis.geo.polygons import mask_polygons
 from dynamicvis.geo.products import TileObjects
 from dynamicvis.geo.tiles import Tile
+
+_FIELDS = [field.name for field in fields(Candidates)]
+_OUTLINES, _ENDS = "polygons", "polygon_ends"
 
 
 def to_candidates(
@@ -22,7 +28,7 @@ def to_candidates(
     """Objects that a tile may answer for, in pixels of the raster.
 
     Boxes are clipped to the raster; objects whose centre, and the greater part of whose box, lies on NoData are
-    dropped, and so are scores below the threshold.
+    dropped, and so are scores below the threshold. Masks lose their pixels without data.
 
     Args:
         tile: where they were found.
@@ -31,11 +37,16 @@ def to_candidates(
         shape: height and width of the raster, pixels.
         score_threshold: lowest score that is kept.
     """
-    boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)
     confident = np.asarray(found.scores) >= score_threshold
+    boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)[confident]
     corner = np.array([*tile.window[:2], *tile.window[:2]], np.float64)
     scores, labels = np.asarray(found.scores, np.float64)[confident], np.asarray(found.labels, np.int64)[confident]
-    candidates = claim(tile, boxes[confident] + corner, scores, labels, *shape)
+    outlines = None
+    if found.masks is not None:
+        outlines = mask_polygons(found.masks[confident] & valid, (tile.window.left, tile.window.top))
+    candidates = claim(tile, boxes + corner, scores, labels, *shape, outlines)
+    if outlines is not None:
+        return candidates
     return candidates.take(_on_data(candidates.boxes - corner, valid))
 
 
@@ -44,9 +55,14 @@ def candidate_arrays(found: Sequence[tuple[Tile, Candidates]]) -> dict[str, NDAr
     if not found:
         return {}
     arrays = {
-        field.name: np.concatenate([getattr(candidates, field.name) for _, candidates in found])
-        for field in fields(Candidates)
+        name: np.concatenate([getattr(candidates, name) for _, candidates in found])
+        for name in _FIELDS
+        if getattr(found[0][1], name) is not None
     }
+    if _OUTLINES in arrays:
+        outlines = [np.frombuffer(shape, np.uint8) for shape in shapely.to_wkb(arrays[_OUTLINES])]
+        arrays[_OUTLINES] = np.concatenate([np.empty(0, np.uint8), *outlines])
+        arrays[_ENDS] = np.cumsum([len(outline) for outline in outlines], dtype=np.int64)
     arrays["columns"] = np.concatenate([np.full(len(candidates), tile.column) for tile, candidates in found])
     return arrays
 
@@ -56,7 +72,12 @@ def load_candidates(arrays: Mapping[str, NDArray[Any]], tiles: Sequence[Tile]) -
     if "columns" not in arrays:
         return
     columns = arrays["columns"]
-    together = Candidates(*(arrays[field.name] for field in fields(Candidates)))
+    values = {name: arrays[name] for name in _FIELDS if name in arrays}
+    if _OUTLINES in values:
+        content, ends = values[_OUTLINES].tobytes(), arrays[_ENDS].tolist()
+        outlines = [content[start:end] for start, end in pairwise([0, *ends])]
+        values[_OUTLINES] = shapely.from_wkb(np.array(outlines, dtype=object))
+    together = Candidates(**values)
     for column in np.unique(columns):
         yield tiles[column], together.take(np.flatnonzero(columns == column))
 

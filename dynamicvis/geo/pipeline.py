@@ -72,13 +72,15 @@ class PredictResult:
 
     Attributes:
         paths: the files.
-        counts: number of objects, polygons or cells by class name, for the classes that were found.
+        kind: what is counted: ``"object"``, ``"polygon"`` or ``"cell"``.
+        counts: their number by class name, for the classes that were found.
         tiles: number of tiles with data.
         notes: sentences for the user about the scene and the result.
         times: where this process spent its time; None when the files were there already.
     """
 
     paths: tuple[Path, ...]
+    kind: str
     counts: dict[str, int]
     tiles: int
     notes: tuple[str, ...]
@@ -196,7 +198,7 @@ def predict(
     Args:
         scene_path: a raster with the bands, units and roughly the pixel size that the model's card names.
         out, model, name, device, settings: see `Request`.
-        progress: called with the number of tiles done and of all tiles, first with 0.
+        progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
 
     Raises:
         GeoError: a scene, an option or an output that cannot be used.
@@ -401,7 +403,8 @@ class _Prepared:
                     }
                 )
             done = work.result or {}
-        return PredictResult(tuple(outputs.paths), done["counts"], done["tiles"], tuple(self._scene.notes), times)
+        notes = tuple(self._scene.notes)
+        return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
 
     def estimate(self) -> Estimate:
         grid, settings = self._grid, self._settings

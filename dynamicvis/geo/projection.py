@@ -16,7 +16,7 @@ from dynamicvis.geo.errors import GeoError
 # EASE-Grid 2.0 global: cylindrical equal-area, metres, defined from pole to pole.
 _EQUAL_AREA = "EPSG:6933"
 _EQUAL_AREA_WIDTH = 2 * 17367530.445161372  # of the whole globe, metres
-_EQUAL_AREA_POLE = 7314540.830638585  # ordinate of the north pole, metres
+_EQUAL_AREA_POLE = 7342230.136498678  # ordinate of the north pole, metres
 # Straight lines of a raster are curves in the equal-area system. A line cut into pieces of this many pixels runs within
 # pixels * pixel size * tan(latitude) / (12 * radius of the Earth) pieces of its true course: below 1e-4 pixels for
 # pixels of 10 m up to latitude 70.

@@ -62,7 +62,13 @@ class Scenery:
 
 
 class Task:
-    """What a model gives for a scene, and the files made of it."""
+    """What a model gives for a scene, and the files made of it.
+
+    Attributes:
+        kind: what a feature of its vector files is.
+    """
+
+    kind: str
 
     def __init__(self, scenery: Scenery) -> None:
         self.scenery = scenery
@@ -146,20 +152,28 @@ class Task:
 class Objects(Task):
     """Detection and instance segmentation."""
 
+    kind = "object"
+
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
         self._write_maps(work, self._selection_target(staging))
         kept = without_duplicates(list(stored_objects(scenery.grid, work)), stride=scenery.grid.stride)
+        masked = scenery.card.task == "instance_segmentation"
         features = box_features(kept.boxes, kept.scores, kept.labels)
+        if kept.polygons is not None:
+            features = Features(kept.polygons, kept.labels, kept.scores)
         batches = [_part(features, start) for start in range(0, len(features), _BATCH)]
         for suffix in outputs.vectors:
-            write_vectors(staging / outputs.name(suffix), batches, scenery.place, scenery.card.classes)
-        self._write_pictures(staging, ObjectLayer(batches, filled=False))
+            path = staging / outputs.name(suffix)
+            write_vectors(path, batches, scenery.place, scenery.card.classes, multi=masked)
+        self._write_pictures(staging, ObjectLayer(batches, filled=masked))
         return self._named(Counter(kept.labels.tolist()))
 
 
 class ClassMap(Task):
     """Segmentation and change: a class for every pixel, and polygons of the classes."""
+
+    kind = "polygon"
 
     @property
     def rasters(self) -> list[RasterSpec]:
@@ -223,6 +237,8 @@ class ClassMap(Task):
 
 class Cells(Task):
     """One vector a cell: classes of a scene classifier, or embeddings."""
+
+    kind = "cell"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs

@@ -94,6 +94,14 @@ class Work:
         except FileNotFoundError:
             return None
 
+    def finished(self) -> set[str]:
+        """The units that have a journal entry; all that it takes is a look at the folder."""
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return set()
+        return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+
     @property
     def gone(self) -> bool:
         """Whether another process has finished the work and removed the folder."""

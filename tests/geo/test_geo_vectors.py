@@ -227,6 +227,23 @@ def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path) -> None:
     assert across["properties"]["area_m2"] == pytest.approx(2192.7 * 4423.0, rel=2e-3)
 
 
+def test_a_polygon_with_a_hole_in_utm_is_cut_at_the_antimeridian_too(tmp_path: Path) -> None:
+    (x,), (y,) = warp("EPSG:4326", "EPSG:32660", [180.0], [-17.0])
+    ring = shapely.difference(shapely.box(0, 0, 80, 60), shapely.box(20, 20, 60, 40))
+    features = Features(np.array([ring]), np.array([0]), np.array([0.5]))
+    fiji = place("EPSG:32660", rasterio.Affine(10, 0, x - 400, 0, -10, y))
+    for suffix in (".gpkg", ".geojson"):
+        write_vectors(tmp_path / f"out{suffix}", [features], fiji, CLASSES)
+    ((*_, area),), (polygon,) = read(tmp_path / "out.geojson")
+    assert area == read(tmp_path / "out.gpkg")[0][0][3] == pytest.approx(4000 * 100, rel=2e-3)
+    left, right = sorted(polygon.geoms, key=lambda part: part.bounds[0])
+    assert left.bounds[0] == -180
+    assert right.bounds[2] == 180
+    assert len(left.interiors) == len(right.interiors) == 0
+    assert left.is_valid
+    assert right.is_valid
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32617", None])
 @pytest.mark.parametrize("suffix", VECTOR_SUFFIXES)
 @pytest.mark.parametrize("batches", [[], [box_features(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))]])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,3 +311,19 @@ def test_a_tile_of_any_size_is_answered(pair: Pair) -> None:
     for height, width in ((1, 1), (5, 33), (64, 7)):
         image = np.full((1, 3, height, width), 100, np.float32)
         assert model(image).maps["scores"].shape == (1, 2, height, width)
+
+
+@cases("detection", "change", "classification")
+def test_a_command_loads_a_model_without_a_word_or_packages_that_it_does_not_use(pair: Pair) -> None:
+    code = (
+        "import sys, numpy\n"
+        "from dynamicvis.geo.models import load_model\n"
+        "model = load_model(sys.argv[1])\n"
+        "bands = len(model.card.bands) * (2 if model.card.task == 'change' else 1)\n"
+        "model(numpy.zeros((1, bands, 32, 32), 'float32'))\n"
+        "assert 'transformers' not in sys.modules or model.card.task == 'classification'\n"
+        "assert not [name for name, module in sys.modules.items() if module is None and name.startswith('mm')]\n"
+        "import mmdet, mmseg, mmpretrain\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(pair.path)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -81,7 +80,7 @@ def _build(package: str, config: dict[str, Any], path: str | Path) -> Any:
     import dynamicvis.mm  # noqa: F401 - registers the backbone and provides mmcv.ops
 
     if package != "dynamicvis":
-        _import_models(package, config)
+        import_module(f"{package}.models")
     from mmengine.config import ConfigDict
     from mmengine.registry import DefaultScope
 
@@ -98,35 +97,9 @@ def _build(package: str, config: dict[str, Any], path: str | Path) -> Any:
         ) from error
 
 
-def _import_models(package: str, config: dict[str, Any]) -> None:
-    """Import the models of a package, without what it has for models of language and re-identification."""
-    unused = []
-    if package == "mmdet" and "mmpretrain.models" not in sys.modules:
-        unused.append("mmpretrain")
-    if package != "mmpretrain" and "language_model" not in config and "transformers" not in sys.modules:
-        unused.append("transformers")
-    with _hidden(unused):
-        import_module(f"{package}.models")
-
-
 def silence() -> None:
     """Drop what mmseg warns of at every call, which tells a user of a finished model nothing."""
     warnings.filterwarnings("ignore", message="When align_corners=True, the output would more aligned")
-
-
-@contextlib.contextmanager
-def _hidden(names: list[str]) -> Iterator[None]:
-    """Hide packages whose absence others put up with, and which take a second each to import."""
-    present = {name: sys.modules.get(name) for name in names}
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name, module in present.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
 
 
 @contextlib.contextmanager
