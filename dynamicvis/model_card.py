@@ -11,12 +11,15 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+TASKS = ("detection", "instance_segmentation", "segmentation", "change", "classification", "embedding")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 _HEADER_KEY = "dynamicvis_card"
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -32,18 +35,30 @@ class ModelCard:
 
     Attributes:
         name: short name, as given to ``--model``.
-        task: ``"detection"``.
+        task: what it gives, one of `TASKS`: ``"detection"`` boxes, ``"instance_segmentation"`` boxes with masks,
+            ``"segmentation"`` a class for every pixel, ``"change"`` a class for every pixel of two dates,
+            ``"classification"`` a class for the whole image, ``"embedding"`` a vector for it.
         description: one sentence for a person.
-        config: OpenMMLab model config that the weights belong to (without its data preprocessor).
-        bands: names of the input bands, in order.
-        mean, std: per-band normalisation in the units of the raster: ``(value - mean) / std``.
+        config: OpenMMLab model config that the weights belong to (without its data preprocessor); of an
+            ``"embedding"``, its ``backbone`` alone.
+        bands: names of the input bands, in order; for ``"change"`` those of one date.
+        mean, std: normalisation of each of ``bands`` in the units of the raster: ``(value - mean) / std``. For
+            ``"change"`` either date's.
         value_range: smallest and largest raster value the normalisation was made for.
-        classes, colors: class names, and one ``#rrggbb`` colour each.
+        classes, colors: class names, and one ``#rrggbb`` colour each; an ``"embedding"`` has none.
         gsd: ground sample distance of the training imagery, metres per pixel.
-        tile, overlap: window edge and overlap of neighbouring windows, pixels.
-        score_threshold: lowest score that is reported, 0 to 1.
+        tile, overlap: window edge and overlap of neighbouring windows, pixels of the raster.
+        score_threshold: lowest score of an object that is reported, 0 to 1; 0 for tasks without objects.
         training_data, license: provenance and terms.
         metrics: measured figures, by name.
+        background: index of the class that is no thing of its own, such as ``"unchanged"``: no polygons are drawn of
+            it. None if every class is one.
+        scale: factor by which the model wants a window enlarged before it looks; results are in pixels of the raster.
+        interpolation: how it is enlarged, one of `INTERPOLATIONS`.
+        clip: values outside ``value_range`` are set to its ends first, as in training.
+
+    Raises:
+        ModelFileError: a value out of range, or fields that do not fit each other.
     """
 
     name: str
@@ -63,16 +78,36 @@ class ModelCard:
     training_data: str
     license: str
     metrics: dict[str, float]
+    background: int | None = None
+    scale: float = 1.0
+    interpolation: str = "bilinear"
+    clip: bool = False
 
     def __post_init__(self) -> None:
         for field in ("bands", "mean", "std", "value_range", "classes", "colors"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
+        problem = self._problem()
+        if problem is not None:
+            raise ModelFileError(f"model card '{self.name}': {problem}")
+
+    def _problem(self) -> str | None:
+        if self.task not in TASKS:
+            return f"task must be one of {', '.join(TASKS)}, not '{self.task}'"
         if not (len(self.bands) == len(self.mean) == len(self.std)):
-            raise ModelFileError(f"model card '{self.name}': bands, mean and std differ in length")
+            return "bands, mean and std differ in length"
+        if not self.bands or min(self.std) <= 0:
+            return "there must be a band, and std must be positive"
         if len(self.classes) != len(self.colors):
-            raise ModelFileError(f"model card '{self.name}': classes and colors differ in length")
+            return "classes and colors differ in length"
+        if not self.classes and self.task != "embedding":
+            return f"a model for {self.task} needs classes"
         if not 0 <= self.overlap < self.tile:
-            raise ModelFileError(f"model card '{self.name}': overlap must be at least 0 and less than tile")
+            return "overlap must be at least 0 and less than tile"
+        if self.background is not None and not 0 <= self.background < len(self.classes):
+            return f"background must be the index of one of {len(self.classes)} classes, not {self.background}"
+        if not self.scale > 0 or self.interpolation not in INTERPOLATIONS:
+            return f"scale must be positive and interpolation one of {', '.join(INTERPOLATIONS)}"
+        return None
 
 
 def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
@@ -106,21 +141,23 @@ def read_card(path: str | Path) -> ModelCard:
         )
     try:
         values = json.loads(header[_HEADER_KEY])
-        return ModelCard(**{field.name: values[field.name] for field in fields(ModelCard)})
+        # What a card of an earlier version lacks has a default.
+        names = [field.name for field in fields(ModelCard) if field.name in values or field.default is MISSING]
+        return ModelCard(**{name: values[name] for name in names})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{path} holds a model card that this version cannot read ({error}); export it again"
         ) from error
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a model file as float32 (integer buffers keep their type).
+def read_weights(path: str | Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Read the tensors of a model file as float32 (integer buffers keep their type): those whose names begin so.
 
     Raises:
         ModelFileError: the file is missing, truncated or no safetensors file.
     """
     with _open(path) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118 - no mapping
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
 

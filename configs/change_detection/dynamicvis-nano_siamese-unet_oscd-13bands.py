@@ -49,3 +49,7 @@ val_dataloader = dict(
 test_dataloader = dict(
     dataset=dict(_delete_=True, split="test", test_mode=True, pipeline={{_base_.test_pipeline}}, **common)
 )
+model_card = dict(
+    description="Urban change between two dates of Sentinel-2, all 13 bands at 10 m",
+    value_range=(0, 10000),
+)

@@ -1,81 +1,162 @@
-"""``dynamicvis predict``."""
+"""``dynamicvis predict``, ``change`` and ``embed``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from dynamicvis.cli.errors import reported_errors
+from dynamicvis.cli.options import (
+    formats_option,
+    model_option,
+    out_option,
+    preview_option,
+    run_options,
+    scene_options,
+    scores_option,
+    selection_option,
+    tiling_options,
+)
+from dynamicvis.cli.running import print_estimate, progress_bars, report_outcomes
 
 if TYPE_CHECKING:
-    from dynamicvis.geo import PredictResult
+    from dynamicvis.geo.pipeline import Settings
 
 
 @click.command()
-@click.argument("scene")
-@click.option("-o", "--out-dir", required=True, help="Folder of the results, made if needed.")
-@click.option("--model", default="trees", show_default=True, help="Name listed by `dynamicvis models`, or a file.")
-@click.option("--tile", type=click.IntRange(min=1), help="Edge of a tile, pixels.  [default: the model's]")
-@click.option("--overlap", type=click.IntRange(min=0), help="Overlap of tiles, pixels.  [default: the model's]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Tiles at a time.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
-@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no notes.")
-def predict(
-    scene: str,
-    out_dir: str,
-    model: str,
-    tile: int | None,
-    overlap: int | None,
-    batch_size: int,
-    device: str,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
-    """Find the objects in SCENE and write them as GeoPackage, GeoJSON and a quicklook PNG."""
+@click.argument("scenes", nargs=-1, required=True)
+@out_option
+@model_option("trees")
+@formats_option
+@scores_option
+@selection_option
+@preview_option
+@scene_options
+@tiling_options
+@run_options
+def predict(scenes: tuple[str, ...], **options: Any) -> None:
+    """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
+
+    SCENES are rasters, folders, quoted patterns, lists (.txt) or STAC items (.json), local or remote.
+    """
+    _run_scenes("predict", scenes, options)
+
+
+@click.command()
+@click.argument("scenes", nargs=-1, required=True)
+@out_option
+@model_option(None)
+@formats_option
+@selection_option
+@preview_option
+@scene_options
+@tiling_options
+@run_options
+def embed(scenes: tuple[str, ...], **options: Any) -> None:
+    """Write an embedding for every cell of SCENES, a cell being a tile, as raster and as GeoParquet.
+
+    SCENES are as for `dynamicvis predict`. The backbone of any model is used.
+    """
+    _run_scenes("embed", scenes, options)
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@out_option
+@model_option(None)
+@formats_option
+@scores_option
+@selection_option
+@preview_option
+@click.option("--align", is_flag=True, help="Reproject AFTER to the grid of BEFORE while it is read.")
+@scene_options
+@tiling_options
+@run_options
+def change(before: str, after: str, **options: Any) -> None:
+    """Compare two scenes of one place, BEFORE and AFTER, and write what changed."""
     from dynamicvis import geo
+    from dynamicvis.geo.batch import Outcome
+    from dynamicvis.geo.scenes import find_scenes
 
-    with reported_errors(), _progress_bar(quiet) as progress:
-        result = geo.predict(
-            scene,
-            out_dir,
-            model,
-            tile=tile,
-            overlap=overlap,
-            batch_size=batch_size,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
+    with reported_errors():
+        earlier, later = (_single(find_scenes([path], asset=options["asset"]), path) for path in (before, after))
+        request = geo.Request(
+            "change",
+            (earlier.path, later.path),
+            options["out"],
+            options["model"],
+            name=earlier.name,
+            device=options["device"],
+            align=options["align"],
+            settings=_settings(options),
         )
-    if not quiet:
-        for note in result.notes:
-            click.echo(f"Note: {note}", err=True)
-    for path in result.paths:
-        click.echo(str(path))
-    click.echo(_count_line(result))
+        if options["dry_run"]:
+            print_estimate(f"{before} {after}", geo.estimate(request), as_json=options["as_json"])
+            return
+        with progress_bars(options["quiet"] or options["as_json"]) as bar_of:
+            result = geo.run(request, bar_of(earlier))
+    report_outcomes([Outcome(earlier, result, None)], as_json=options["as_json"], quiet=options["quiet"])
 
 
-def _count_line(result: PredictResult) -> str:
-    total = f"{result.count} object{'' if result.count == 1 else 's'}"
-    by_class = ", ".join(f"{count} {name}" for name, count in result.counts.items())
-    return f"{total}: {by_class}" if by_class else total
+def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str], options: dict[str, Any]) -> None:
+    from dynamicvis import geo
+    from dynamicvis.geo.batch import run_scenes
+    from dynamicvis.geo.errors import GeoError
+    from dynamicvis.geo.scenes import find_scenes
+
+    with reported_errors():
+        scenes = find_scenes(arguments, asset=options["asset"])
+        request = geo.Request(
+            operation,
+            (),
+            options["out"],
+            options["model"],
+            device=options["device"],
+            settings=_settings(options),
+        )
+        if options["dry_run"]:
+            for scene in scenes:
+                if scene.problem is not None:
+                    raise GeoError(scene.problem)
+                one = replace(request, scenes=(scene.path,), name=scene.name)
+                print_estimate(scene.path, geo.estimate(one), as_json=options["as_json"])
+            return
+        with progress_bars(options["quiet"] or options["as_json"]) as bar_of:
+            outcomes = run_scenes(scenes, request, bar_of)
+            report_outcomes(outcomes, as_json=options["as_json"], quiet=options["quiet"])
 
 
-@contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the tiles on stderr, when that is a terminal; it appears with the first report."""
-    from tqdm import tqdm
+def _single(scenes: Sequence[Any], argument: str) -> Any:
+    from dynamicvis.geo.errors import GeoError
 
-    with ExitStack() as stack:
-        bars: list[tqdm] = []
+    if len(scenes) != 1:
+        raise GeoError(f"{argument} names {len(scenes)} scenes where one is compared with one; give a single raster")
+    if scenes[0].problem is not None:
+        raise GeoError(scenes[0].problem)
+    return scenes[0]
 
-        def report(done: int, total: int) -> None:
-            if not bars:
-                # disable=None: silent when stderr is no terminal.
-                bars.append(stack.enter_context(tqdm(total=total, unit="tile", disable=True if quiet else None)))
-            bars[0].update(done - bars[0].n)
 
-        yield report
+def _settings(options: dict[str, Any]) -> Settings:
+    from dynamicvis.geo import Settings
+
+    return Settings(
+        formats=options["formats"],
+        scores=options.get("scores", False),
+        selection=options["selection"],
+        preview=options["preview"],
+        tile=options["tile"],
+        overlap=options["overlap"],
+        batch_size=options["batch_size"],
+        readers=options["workers"],
+        max_memory=options["max_memory"],
+        bands=options["bands"],
+        nodata=options["nodata"],
+        bounds=options["bounds"],
+        creation_options=options["creation_options"],
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+    )

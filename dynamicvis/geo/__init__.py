@@ -1,4 +1,4 @@
-"""GeoTIFF in, objects on a map out: windowed reading, tiling, merging, vector files and a quicklook.
+"""GeoTIFF in, GeoTIFF and vector files out: any model over any scene, in bounded memory, without seams.
 
 Names are imported on first use, so that ``import dynamicvis.geo`` costs nothing.
 """
@@ -9,48 +9,98 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.detect import Detections, Detector, detect_objects
     from dynamicvis.geo.errors import GeoError
-    from dynamicvis.geo.pipeline import DetectionModel, PredictResult, load_model, predict
+    from dynamicvis.geo.layers import ClassLayer, ObjectLayer, ValueLayer
+    from dynamicvis.geo.mapping import MapResult, map_raster
+    from dynamicvis.geo.models import load_model
+    from dynamicvis.geo.pair import ScenePair
+    from dynamicvis.geo.pipeline import (
+        Estimate,
+        PredictResult,
+        Request,
+        Settings,
+        detect_change,
+        embed,
+        estimate,
+        predict,
+        run,
+    )
+    from dynamicvis.geo.polygons import class_polygons
+    from dynamicvis.geo.preview import write_preview
+    from dynamicvis.geo.products import TileModel, TileObjects, TileOutputs
     from dynamicvis.geo.quicklook import write_quicklook
-    from dynamicvis.geo.sinks import write_geojson, write_geopackage
     from dynamicvis.geo.source import Scene
-    from dynamicvis.geo.tiles import Extent, Tile, tile_grid
+    from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
+    from dynamicvis.geo.vectors import Features, Place, write_vectors
 
 _MODULES = {
-    "DetectionModel": "pipeline",
-    "Detections": "detect",
-    "Detector": "detect",
+    "ClassLayer": "layers",
+    "Estimate": "pipeline",
     "Extent": "tiles",
+    "Features": "vectors",
     "GeoError": "errors",
+    "Grid": "tiles",
+    "MapResult": "mapping",
+    "ObjectLayer": "layers",
+    "Place": "vectors",
     "PredictResult": "pipeline",
+    "Request": "pipeline",
     "Scene": "source",
+    "ScenePair": "pair",
+    "Settings": "pipeline",
     "Tile": "tiles",
-    "detect_objects": "detect",
-    "load_model": "pipeline",
+    "TileModel": "products",
+    "TileObjects": "products",
+    "TileOutputs": "products",
+    "ValueLayer": "layers",
+    "cell_grid": "tiles",
+    "class_polygons": "polygons",
+    "detect_change": "pipeline",
+    "embed": "pipeline",
+    "estimate": "pipeline",
+    "load_model": "models",
+    "map_raster": "mapping",
     "predict": "pipeline",
+    "run": "pipeline",
     "tile_grid": "tiles",
-    "write_geojson": "sinks",
-    "write_geopackage": "sinks",
+    "write_preview": "preview",
     "write_quicklook": "quicklook",
+    "write_vectors": "vectors",
 }
 
 __all__ = [
-    "DetectionModel",
-    "Detections",
-    "Detector",
+    "ClassLayer",
+    "Estimate",
     "Extent",
+    "Features",
     "GeoError",
+    "Grid",
+    "MapResult",
+    "ObjectLayer",
+    "Place",
     "PredictResult",
+    "Request",
     "Scene",
+    "ScenePair",
+    "Settings",
     "Tile",
-    "detect_objects",
+    "TileModel",
+    "TileObjects",
+    "TileOutputs",
+    "ValueLayer",
+    "cell_grid",
+    "class_polygons",
+    "detect_change",
+    "embed",
+    "estimate",
     "load_model",
+    "map_raster",
     "predict",
+    "run",
     "tile_grid",
-    "write_geojson",
-    "write_geopackage",
+    "write_preview",
     "write_quicklook",
+    "write_vectors",
 ]
 
 

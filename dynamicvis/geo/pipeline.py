@@ -1,173 +1,503 @@
-"""From a scene to files: the function behind ``dynamicvis predict``."""
+"""From scenes to files: the functions behind ``dynamicvis predict``, ``change`` and ``embed``."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from dynamicvis.geo.detect import Detections, Detector, Progress, detect_objects, tiling
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicvis import __version__
+from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.publish import staged_outputs
-from dynamicvis.geo.quicklook import write_quicklook
-from dynamicvis.geo.sinks import write_geojson, write_geopackage
+from dynamicvis.geo.mapping import check_tiling, identity
+from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
+from dynamicvis.geo.models import load_model
+from dynamicvis.geo.outputs import Outputs, plan_outputs
+from dynamicvis.geo.pair import ScenePair
+from dynamicvis.geo.products import TileModel, TileOutputs
+from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
+from dynamicvis.geo.tasks import Scenery, make_grid, make_task
+from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
-
-_OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
 
 
 @dataclass(frozen=True)
-class DetectionModel:
-    """A detector with its card, ready for any number of scenes.
+class Settings:
+    """How scenes are read, computed and written; the same for any number of them.
 
     Attributes:
-        card: what it expects and gives.
-        detector: see `dynamicvis.geo.Detector`.
+        formats: suffixes of the files in an output folder; those that suit the task if there are none.
+        scores, selection, preview: also write a raster of class probabilities, a raster of where the backbone looked,
+            a page to look at.
+        tile, overlap: pixels; the card's if not given. A given tile alone has at most half of it as overlap.
+        batch_size: tiles in one call of the model.
+        readers: threads that read ahead.
+        max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or
+            refuses.
+        bands: numbers of the bands to read, in the order of the card's.
+        nodata: value that means no data, instead of the file's.
+        bounds: left, bottom, right, top in the CRS of the scene: only this part is read.
+        creation_options: of GDAL's COG driver.
+        resume: go on with an interrupted run, and take a finished one for the result; otherwise begin anew.
+        overwrite: replace files of an earlier run.
     """
 
-    card: ModelCard
-    detector: Detector
+    formats: Sequence[str] = ()
+    scores: bool = False
+    selection: bool = False
+    preview: bool = False
+    tile: int | None = None
+    overlap: int | None = None
+    batch_size: int = 4
+    readers: int = 2
+    max_memory: int | str | None = None
+    bands: Sequence[int] | None = None
+    nodata: float | None = None
+    bounds: tuple[float, float, float, float] | None = None
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What `predict` wrote.
+    """What a run wrote.
 
     Attributes:
-        geopackage, geojson, quicklook: paths of the files.
-        counts: number of objects by class name, for the classes that were found.
+        paths: the files.
+        kind: what is counted: ``"object"``, ``"polygon"`` or ``"cell"``.
+        counts: their number by class name, for the classes that were found.
+        tiles: number of tiles with data.
         notes: sentences for the user about the scene and the result.
+        times: where this process spent its time; None when the files were there already.
     """
 
-    geopackage: Path
-    geojson: Path
-    quicklook: Path
+    paths: tuple[Path, ...]
+    kind: str
     counts: dict[str, int]
+    tiles: int
     notes: tuple[str, ...]
-
-    @property
-    def paths(self) -> tuple[Path, Path, Path]:
-        """All files written."""
-        return self.geopackage, self.geojson, self.quicklook
+    times: Times | None
 
     @property
     def count(self) -> int:
-        """Number of objects."""
+        """Number of objects, polygons or cells."""
         return sum(self.counts.values())
 
 
-def load_model(name_or_path: str | Path, device: str = "cpu") -> DetectionModel:
-    """Load a shipped model by its name, or a model file.
+class LazyModel:
+    """A model file that is loaded when it is first called, so that all else is checked before.
 
     Args:
         name_or_path: a name listed by ``dynamicvis models``, or a file.
-        device: where it runs, such as ``"cpu"``.
+        device: where it runs.
+        selection, embedding: as for `dynamicvis.geo.load_model`.
+
+    Attributes:
+        card: of the model, or of the embedding that is made of it.
+        digest: SHA-256 of the file.
+        device: where it runs.
 
     Raises:
-        ModelFileError: the file is missing, damaged or holds another architecture.
-        GeoError: the model does not detect objects, the device is not there, or OpenMMLab is not installed.
+        ModelFileError: the file is missing, damaged, or has no card.
     """
-    path = find_model(str(name_or_path))
-    card = _detection_card(path)
-    try:
-        from dynamicvis.mm.inference import load_detector
 
-        return DetectionModel(card, load_detector(path, _usable_device(device)))
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _OPENMMLAB:
-            raise
-        raise GeoError(
-            f"model '{card.name}' needs OpenMMLab, and {missing} is not installed: `pip install \"dynamicvis[mm]\"`"
-        ) from error
+    def __init__(
+        self, name_or_path: str | Path, device: str = "cpu", *, selection: bool = False, embedding: bool = False
+    ) -> None:
+        self._path = find_model(str(name_or_path))
+        self._options = {"selection": selection, "embedding": embedding}
+        self._model: TileModel | None = None
+        card = read_card(self._path)
+        self.card: ModelCard = replace(card, task="embedding") if embedding else card
+        self.device = device
+        with self._path.open("rb") as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
+        """Results for a batch of tiles."""
+        if self._model is None:
+            self._model = load_model(self._path, self.device, **self._options)
+        return self._model(images)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One scene, or pair of scenes, to run a model over; with a model given by its name, it can go to another process.
+
+    Attributes:
+        operation: ``"predict"``, ``"change"`` or ``"embed"``.
+        scenes: one path, or for ``"change"`` the earlier and the later one.
+        out: folder of the results, or one file whose suffix says what it is to hold.
+        model: name of a shipped model, a model file, or a loaded model.
+        name: what the files are called in a folder; the scene's own stem if not given.
+        device: where a model that is not loaded yet runs.
+        align: for ``"change"``, reproject the later scene to the grid of the earlier one where they differ.
+        settings: all else.
+    """
+
+    operation: Literal["predict", "change", "embed"]
+    scenes: tuple[str, ...]
+    out: str
+    model: str | Path | TileModel
+    name: str | None = None
+    device: str = "cpu"
+    align: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take.
+
+    Attributes:
+        rows, columns: of the grid of tiles.
+        tile, overlap: pixels.
+        memory: resident memory of the process at its peak, bytes; None where the system does not tell it.
+        scratch: disk for unfinished work next to the outputs, bytes, if all pixels have data.
+        output: size of the rasters before compression, without overviews, bytes.
+        paths: the files.
+        notes: sentences for the user about the scene.
+    """
+
+    rows: int
+    columns: int
+    tile: int
+    overlap: int
+    memory: int | None
+    scratch: int
+    output: int
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
 def predict(
     scene_path: str | Path,
-    out_dir: str | Path,
-    model: str | Path | DetectionModel = "trees",
+    out: str | Path,
+    model: str | Path | TileModel = "trees",
     *,
-    tile: int | None = None,
-    overlap: int | None = None,
-    batch_size: int = 4,
+    name: str | None = None,
     device: str = "cpu",
-    overwrite: bool = False,
+    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> PredictResult:
-    """Find the objects of a scene and write them as GeoPackage, GeoJSON and a quicklook PNG.
+    """Run a model over a scene and write what it finds.
 
-    The files are ``<scene stem>.gpkg``, ``.geojson`` and ``.png`` in ``out_dir``, which is made if needed. Either all
-    three are written, or ``out_dir`` is left as it was. Scene and outputs are checked before the model is loaded.
+    What is written follows the model's task: objects as boxes or masks; a raster of classes and their regions; a raster
+    of one class or embedding a cell, a cell being a tile. Either all files are written, or none. The run can be killed
+    at any time and goes on where it stopped when it is called again; several processes that make the same call share
+    the work; the files are the same, byte for byte.
 
     Args:
         scene_path: a raster with the bands, units and roughly the pixel size that the model's card names.
-        out_dir: folder of the results.
-        model: name of a shipped model, a model file, or a model from `load_model` to run on several scenes.
-        tile, overlap: pixels; the card's if not given.
-        batch_size: tiles in one call of the model, at least 1.
-        device: as for `load_model`; not used with a loaded model.
-        overwrite: replace files of an earlier run.
-        progress: called with the number of tiles done and of all tiles, first with 0.
+        out, model, name, device, settings: see `Request`.
+        progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
 
     Raises:
-        GeoError: a scene, an option or an output folder that cannot be used.
+        GeoError: a scene, an option or an output that cannot be used.
         ModelFileError: a model file that cannot be used.
     """
-    out_dir = Path(out_dir)
-    card = model.card if isinstance(model, DetectionModel) else _detection_card(find_model(str(model)))
-    tiling(card, tile, overlap)
-    with Scene(scene_path, card) as scene:
-        paths = [out_dir / f"{Path(scene.path).stem}.{suffix}" for suffix in ("gpkg", "geojson", "png")]
-        for path in paths:
-            if path.exists() and Path(scene.path).exists() and path.samefile(scene.path):
-                raise GeoError(f"{path} is the scene itself and would be replaced; choose another --out-dir")
-        with staged_outputs(out_dir, [path.name for path in paths], overwrite=overwrite) as staging:
-            loaded = model if isinstance(model, DetectionModel) else load_model(model, device)
-            try:
-                found = detect_objects(
-                    loaded.detector, scene, card, tile=tile, overlap=overlap, batch_size=batch_size, progress=progress
-                )
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                raise GeoError(
-                    f"{scene.path}: not enough memory for {batch_size} tiles at a time; "
-                    "give a smaller --batch-size or --tile"
-                ) from error
-            write_geopackage(staging / paths[0].name, found, scene, card.classes)
-            write_geojson(staging / paths[1].name, found, scene, card.classes)
-            write_quicklook(staging / paths[2].name, found, scene, card)
-        notes = [*scene.notes, *_result_notes(found, scene)]
-    counts = Counter(card.classes[label] for label in found.labels)
-    return PredictResult(paths[0], paths[1], paths[2], dict(counts.most_common()), tuple(notes))
+    request = Request("predict", (str(scene_path),), str(out), model, name, device, settings=settings or Settings())
+    return run(request, progress)
 
 
-def _result_notes(found: Detections, scene: Scene) -> list[str]:
-    if found.tiles == 0:
-        return [f"{scene.path} has no pixel with data (NoData everywhere): the result is empty"]
-    return []
+def detect_change(
+    before: str | Path,
+    after: str | Path,
+    out: str | Path,
+    model: str | Path | TileModel,
+    *,
+    align: bool = False,
+    name: str | None = None,
+    device: str = "cpu",
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> PredictResult:
+    """Run a model for change detection over two scenes of one place; see `predict`.
+
+    Args:
+        before, after: scenes with the same CRS and pixel grid; what both cover is compared.
+        align: reproject ``after`` to the grid of ``before`` where they differ, while it is read.
+        out, model, name, device, settings, progress: as for `predict`.
+
+    Raises:
+        GeoError: the scenes do not fit each other, or as for `predict`.
+        ModelFileError: a model file that cannot be used.
+    """
+    scenes = str(before), str(after)
+    return run(Request("change", scenes, str(out), model, name, device, align, settings or Settings()), progress)
 
 
-def _detection_card(path: Path) -> ModelCard:
-    card = read_card(path)
-    if card.task != "detection":
-        raise GeoError(f"{path} is a model for {card.task}; `dynamicvis predict` needs one for detection")
-    return card
+def embed(
+    scene_path: str | Path,
+    out: str | Path,
+    model: str | Path | TileModel,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> PredictResult:
+    """Write an embedding for every cell of a scene, as raster and as GeoParquet; a cell is a tile. See `predict`.
+
+    Args:
+        scene_path, out, name, device, settings, progress: as for `predict`.
+        model: of any task; its backbone is used.
+
+    Raises:
+        GeoError: as for `predict`.
+        ModelFileError: a model file that cannot be used.
+    """
+    request = Request("embed", (str(scene_path),), str(out), model, name, device, settings=settings or Settings())
+    return run(request, progress)
 
 
-def _usable_device(device: str) -> str:
-    import torch
-    from dynamicvis_kernels import choose_backend
+def lazy_model(request: Request) -> TileModel:
+    """The model of a request, loaded when it is first called.
 
-    try:
-        # The one test that holds for every kind of device: something can be put there.
-        choose_backend(torch.empty(1, device=device).device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise GeoError(f"device '{device}' is not available here; give --device cpu, or none at all") from error
-    except ValueError as error:
-        raise GeoError(f"device '{device}' cannot run the model: {error}") from error
-    return device
+    Raises:
+        ModelFileError: its file is missing, damaged, or has no card.
+    """
+    if isinstance(request.model, str | Path):
+        embedding = request.operation == "embed"
+        return LazyModel(request.model, request.device, selection=request.settings.selection, embedding=embedding)
+    return request.model
+
+
+def run(request: Request, progress: Progress | None = None) -> PredictResult:
+    """Do what a request asks for; see `predict`, `detect_change` and `embed`.
+
+    Raises:
+        GeoError: a scene, an option or an output that cannot be used.
+        ModelFileError: a model file that cannot be used.
+    """
+    with _prepared(request) as prepared:
+        return prepared.execute(progress)
+
+
+def estimate(request: Request) -> Estimate:
+    """What a request would take, and whether it could be done, without doing it; the model is run on an empty tile.
+
+    Raises:
+        GeoError: a scene, an option or an output that cannot be used.
+        ModelFileError: a model file that cannot be used.
+    """
+    with _prepared(request) as prepared:
+        return prepared.estimate()
+
+
+@contextmanager
+def _prepared(request: Request) -> Iterator[_Prepared]:
+    """Open the scenes of a request and check everything that can be checked before the model is loaded."""
+    model, settings = lazy_model(request), request.settings
+    card = model.card
+    if request.operation != "change" and card.task == "change":
+        raise GeoError(f"model '{card.name}' compares two dates; use `dynamicvis change BEFORE AFTER`")
+    if request.operation == "change" and card.task != "change":
+        raise GeoError(
+            f"model '{card.name}' is for {card.task.replace('_', ' ')} and not for change; "
+            "use `dynamicvis predict`, or give another --model"
+        )
+    with ExitStack() as stack:
+        scenes = [stack.enter_context(_scene(path, card, settings)) for path in request.scenes]
+        name = request.name or Path(scenes[0].path).stem
+        if len(scenes) == 1:
+            yield _Prepared(scenes[0], scenes[0], None, model, request.out, name, settings)
+        else:
+            pair = stack.enter_context(ScenePair(*scenes, align=request.align))
+            yield _Prepared(pair, _OneDate(pair, 1), _OneDate(pair, 0), model, request.out, name, settings)
+
+
+class _OneDate:
+    """One of the dates of a pair, over what both dates cover, as the pictures need it."""
+
+    def __init__(self, pair: ScenePair, date: int) -> None:
+        self.path = (pair.before, pair.after)[date].path
+        self.height, self.width, self.crs, self.affine, self.gsd = (
+            pair.height,
+            pair.width,
+            pair.crs,
+            pair.affine,
+            pair.gsd,
+        )
+        self._pair, self._date = pair, date
+
+    def read_resampled(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (bands, height, width) and where both dates have data."""
+        values, valid = self._pair.read_resampled(height, width)
+        count = len(values) // 2
+        return values[self._date * count :][:count], valid
+
+
+def _scene(path: str | Path, card: ModelCard, settings: Settings) -> Scene:
+    scene = Scene(path, card, bands=settings.bands, nodata=settings.nodata, bounds=settings.bounds)
+    if not scene.georeferenced:
+        scene.close()
+        raise GeoError(
+            f"{path} has no place on a map (no CRS or no affine); give it one with "
+            "`gdal_edit.py -a_srs EPSG:<code> -a_ullr <left> <top> <right> <bottom>`"
+        )
+    return scene
+
+
+def tiling(card: ModelCard, tile: int | None, overlap: int | None) -> tuple[int, int]:
+    """Tile and overlap in pixels: as given, else the card's. For a given tile alone, overlap is at most half of it.
+
+    Raises:
+        GeoError: tile below 1, or overlap below 0 or not below tile.
+    """
+    size = card.tile if tile is None else tile
+    if overlap is None:
+        overlap = card.overlap if tile is None else min(card.overlap, size // 2)
+    check_tiling(size, overlap, 1)
+    return size, overlap
+
+
+class _Prepared:
+    """A run that only has to be done."""
+
+    def __init__(
+        self, scene: Any, ground: Any, before: Any, model: TileModel, out: str, name: str, settings: Settings
+    ) -> None:
+        card = model.card
+        self._scene, self._model, self._settings = scene, model, settings
+        tile, self._overlap = tiling(card, settings.tile, settings.overlap)
+        check_tiling(tile, self._overlap, settings.batch_size)
+        self._outputs = plan_outputs(
+            out,
+            name,
+            card.task,
+            formats=settings.formats,
+            preview=settings.preview,
+            scores=settings.scores,
+            selection=settings.selection,
+        )
+        _refuse_own_scenes(self._outputs, scene)
+        self._grid = make_grid(card, scene.height, scene.width, tile, self._overlap)
+        tags = _tags(model, tile, self._overlap)
+        options = settings.creation_options
+        self._task = make_task(Scenery(scene, ground, before, card, self._grid, self._outputs, tags, options))
+
+    def execute(self, progress: Progress | None) -> PredictResult:
+        outputs, settings = self._outputs, self._settings
+        name = outputs.stem if len(outputs.names) > 1 else outputs.names[0]
+        place = WorkPlace(outputs.folder, name, outputs.names)
+        with (
+            gdal_cache(),
+            place.open(self._plan(), resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
+        ):
+            times = None
+            if work.result is None:
+                times = self._compute(work, progress)
+                work.conclude(lambda staging: self._make_outputs(work, staging))
+            done = work.result or {}
+        notes = tuple(self._scene.notes)
+        return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
+
+    def estimate(self) -> Estimate:
+        grid, settings = self._grid, self._settings
+        memory = None
+        if memory_is_known():
+            memory = self._measure().needed(settings.batch_size)
+        output, scratch = self._task.bytes_per_pixel()
+        pixels = grid.height * grid.width
+        return Estimate(
+            len(grid.rows.starts),
+            len(grid.columns.starts),
+            grid.tile,
+            self._overlap,
+            memory,
+            round(scratch * pixels),
+            round(output * pixels),
+            tuple(self._outputs.paths),
+            tuple(self._scene.notes),
+        )
+
+    def _measure(self) -> MemoryUse:
+        return measure(
+            self._model,
+            self._scene.count,
+            self._grid.tile,
+            readers=self._settings.readers,
+            cache=DEFAULT_CACHE,
+        )
+
+    def _plan(self) -> Plan:
+        settings, model = self._settings, self._model
+        batch_size = settings.batch_size
+        if settings.max_memory is not None:
+            batch_size = fit_batch_size(self._measure(), batch_size, parse_size(str(settings.max_memory)))
+        options = {
+            "scene": self._scene.fingerprint(),
+            "model": getattr(model, "digest", None) or identity(model),
+            "card": hashlib.sha256(repr(asdict(model.card)).encode()).hexdigest(),
+            "device": str(getattr(model, "device", "cpu")).partition(":")[0],
+            "outputs": self._outputs.names,
+            "tile": self._grid.tile,
+            "overlap": self._overlap,
+            "batch_size": settings.batch_size,
+            "max_memory": settings.max_memory,
+            "creation_options": dict(settings.creation_options),
+            "version": __version__,
+        }
+        return Plan(options, {"batch_size": batch_size})
+
+    def _compute(self, work: Work, progress: Progress | None) -> Times:
+        job = Job(
+            self._scene,
+            self._model,
+            self._grid,
+            self._task.rasters,
+            score_threshold=self._model.card.score_threshold,
+            batch_size=work.choices["batch_size"],
+            readers=self._settings.readers,
+        )
+        try:
+            times = run_bands(job, work, progress)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise GeoError(
+                f"{self._scene.path}: not enough memory for {job.batch_size} tiles at a time; "
+                "give a smaller --batch-size or --tile"
+            ) from error
+        return times
+
+    def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
+        tiles = tiles_with_data(self._grid, work)
+        if tiles == 0:
+            raise Hopeless(
+                f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
+            )
+        return {"counts": self._task.write(work, staging), "tiles": tiles}
+
+
+def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:
+    card = model.card
+    return {
+        "DYNAMICVIS_VERSION": __version__,
+        "DYNAMICVIS_MODEL": card.name,
+        "DYNAMICVIS_WEIGHTS_SHA256": getattr(model, "digest", "") or "not from a file",
+        "DYNAMICVIS_TASK": card.task,
+        "DYNAMICVIS_NORMALIZATION": f"mean {list(card.mean)}, std {list(card.std)} of {list(card.bands)}",
+        "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}",
+        "DYNAMICVIS_LICENSE": card.license,
+    }
+
+
+def _refuse_own_scenes(outputs: Outputs, scene: Any) -> None:
+    sources = [part.path for part in (getattr(scene, "before", scene), getattr(scene, "after", scene))]
+    for path in outputs.paths:
+        for source in sources:
+            if path.exists() and Path(source).exists() and path.samefile(source):
+                raise GeoError(f"{path} is the scene itself and would be replaced; choose another output")
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,101 +1,147 @@
-"""A picture of the scene with the boxes on it."""
+"""A picture of the scene with what was found on it, and a legend."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from PIL import Image
 
-from dynamicvis.geo.detect import Detections
+from dynamicvis.geo.drawing import draw_objects, lay_over
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.source import Scene
+from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer, ValueLayer
+from dynamicvis.geo.legend import MOST_ENTRIES, Entry, Legend
+from dynamicvis.geo.rendering import (
+    LONG_EDGE,
+    class_indices,
+    class_picture,
+    class_shares,
+    decimated_size,
+    ground_picture,
+    share_text,
+    value_picture,
+)
 from dynamicvis.model_card import ModelCard
 
-_LONG_EDGE = 2048  # pixels, at most
-_SMALL_EDGE = 1024  # a smaller scene is enlarged by a whole number up to this edge, so that lines stay thin
-_LARGEST_ZOOM = 4
-_HALO = (0, 0, 0)
+_SMALL_EDGE = 1024  # a smaller scene is enlarged by a whole number up to this edge, so that lines and text stay thin
+_TALL = 4 / 3  # height by width from which the legend stands beside the scene
+_CLASS_ALPHA, _VALUE_ALPHA = 140, 190
+_WHITE = (255, 255, 255, 255)
 
 
-def write_quicklook(path: str | Path, detections: Detections, scene: Scene, card: ModelCard) -> None:
-    """Write an RGBA PNG of the scene, at most 2048 pixels along its long edge, with a box around each object.
+def write_quicklook(path: str | Path, scene: Ground, card: ModelCard, layer: Layer) -> None:
+    """Write an RGBA PNG of the scene, at most 2048 pixels along its long edge, with a layer on it and a legend.
 
-    Values are shown by the card's value range, never stretched; pixels without data are transparent. Each box has its
-    class's colour from the card and a thin dark halo, so that it shows on bright and dark ground. Bands named red,
-    green and blue are shown as such, else the first three, or the first one in grey.
+    The scene is stretched between the 2nd and 98th percentile of each band; its pixels without data are transparent.
+    Objects have outlines in their class's colour, with a thin dark halo, so that they show on bright and dark ground.
+    The legend stands below the scene, or beside a tall one. For a change, give the later scene.
+
+    Args:
+        path: of the PNG; replaced if it exists.
+        scene: an open scene.
+        card: its bands, classes and colours.
+        layer: what to show.
 
     Raises:
-        GeoError: the scene is damaged, or the file cannot be written.
+        GeoError: the scene or the layer's raster is damaged, or the file cannot be written.
     """
-    height, width = _picture_size(scene.height, scene.width)
-    values, valid = scene.read_resampled(height, width)
-    picture = np.empty((4, height, width), np.uint8)
-    picture[:3] = _to_bytes(values[_visible_bands(card.bands)], valid, card.value_range)
-    picture[3] = valid * np.uint8(255)
-    scale = np.array([width / scene.width, height / scene.height] * 2)
-    _draw_boxes(picture, detections.boxes * scale, detections.labels, card.colors)
+    beside = scene.height > _TALL * scene.width
+    rows, columns = _room(scene, card, layer, beside)
+    zoom = max(1, _SMALL_EDGE // max(scene.height, scene.width))
+    picture = ground_picture(scene, card, rows, columns).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    metres = None if scene.gsd is None else scene.gsd * scene.width / picture.shape[1]
+    legend = _draw_layer(picture, scene, card, layer, (rows, columns), metres)
+    sheet = _with_legend(picture, legend, beside)
     try:
-        with (
-            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-            rasterio.open(path, "w", driver="PNG", width=width, height=height, count=4, dtype="uint8") as sink,
-        ):
-            sink.write(picture)
-    except (CPLE_BaseError, RasterioError) as error:
+        Image.fromarray(sheet).save(path, format="PNG")
+    except OSError as error:
         raise GeoError(f"{Path(path).name} cannot be written ({error}); check the folder and its free space") from error
 
 
-def _picture_size(height: int, width: int) -> tuple[int, int]:
+def _room(scene: Ground, card: ModelCard, layer: Layer, beside: bool) -> tuple[int, int]:
+    """Height and width of the scene in the picture, such that the largest legend it may have fits too."""
+    entries: list[Entry] = []
+    if not isinstance(layer, ValueLayer):
+        entries = [Entry(name, "1,000,000", "#000000") for name in card.classes][: MOST_ENTRIES + 1]
+    summary = _summary(card, "1,000,000 objects")
+    most = Legend(Path(scene.path).name, summary, entries, 1.0 if isinstance(layer, ValueLayer) else None, scene.gsd)
+    height, width = decimated_size(scene.height, scene.width)
+    if beside:
+        needed = most.natural_width(height)
+        return decimated_size(scene.height, scene.width, _fitting(scene.height, scene.width, LONG_EDGE - needed))
+    needed = most.draw(width, max(height, width)).shape[0] if max(height, width) > _SMALL_EDGE else 0
+    return decimated_size(scene.height, scene.width, _fitting(scene.width, scene.height, LONG_EDGE - needed))
+
+
+def _fitting(along: int, across: int, room: int) -> int:
+    """The long edge at which a scene's side ``across``, beside which the legend stands, has no more than ``room``."""
+    return min(LONG_EDGE, max(1, int(room * max(along, across) / across)))
+
+
+def _draw_layer(
+    picture: NDArray[np.uint8],
+    scene: Ground,
+    card: ModelCard,
+    layer: Layer,
+    shape: tuple[int, int],
+    metres: float | None,
+) -> Legend:
+    """Draw a layer in place; rasters are read in ``shape`` (height, width), of which the picture is a multiple."""
+    title, colors = Path(scene.path).name, card.colors
+    zoom = picture.shape[0] // shape[0]
+    if isinstance(layer, ObjectLayer):
+        scale = picture.shape[1] / scene.width, picture.shape[0] / scene.height
+        counts = draw_objects(picture, layer, scale, colors)
+        total = int(counts.sum())
+        summary = _summary(card, f"{total:,} object{'' if total == 1 else 's'}")
+        entries = [
+            Entry(name, f"{count:,}", color, "filled" if layer.filled else "outline")
+            for name, count, color in zip(card.classes, counts.tolist(), colors, strict=True)
+        ]
+        return Legend(title, summary, _present(entries, counts), metres=metres)
+    if isinstance(layer, ClassLayer):
+        indices = class_indices(layer, scene, *shape, len(card.classes))
+        _overlay(picture, class_picture(indices, colors, layer.hidden), _CLASS_ALPHA, zoom)
+        shares = class_shares(layer, indices, len(card.classes))
+        shown = [index for index in range(len(card.classes)) if index not in layer.hidden]
+        entries = [Entry(card.classes[index], share_text(shares[index]), colors[index]) for index in shown]
+        return Legend(title, _summary(card, "share of the area"), _present(entries, shares[shown]), metres=metres)
+    # In grey, the scene's own colours do not mix with those of the values.
+    picture[..., :3] = picture[..., :3].mean(axis=2, keepdims=True)
+    _overlay(picture, value_picture(layer, scene, *shape), _VALUE_ALPHA, zoom)
+    if layer.style == "ramp":
+        return Legend(title, _summary(card, layer.name), ramp=layer.highest, metres=metres)
+    meaning = f"{layer.name}, its first three principal components as red, green and blue"
+    return Legend(title, _summary(card, meaning), metres=metres)
+
+
+def _present(entries: list[Entry], amounts: NDArray[np.int64] | NDArray[np.float64]) -> list[Entry]:
+    """The classes that occur, or all where none does; the most frequent first where they are too many to be shown."""
+    found = np.flatnonzero(amounts) if amounts.any() else np.arange(len(entries))
+    if len(found) > MOST_ENTRIES:
+        found = found[np.argsort(-amounts[found], kind="stable")]
+    return [entries[index] for index in found]
+
+
+def _summary(card: ModelCard, text: str) -> str:
+    return f"{card.name} · {text}"
+
+
+def _overlay(picture: NDArray[np.uint8], upper: NDArray[np.uint8], alpha: int, zoom: int) -> None:
+    upper = upper.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    upper[..., 3] = np.minimum(upper[..., 3], alpha)
+    lay_over(picture, upper)
+
+
+def _with_legend(picture: NDArray[np.uint8], legend: Legend, beside: bool) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
     long_edge = max(height, width)
-    if long_edge > _LONG_EDGE:
-        scale = _LONG_EDGE / long_edge
-        return max(1, round(height * scale)), max(1, round(width * scale))
-    zoom = min(_LARGEST_ZOOM, max(1, _SMALL_EDGE // long_edge))
-    return height * zoom, width * zoom
-
-
-def _visible_bands(names: tuple[str, ...]) -> list[int]:
-    lower = [name.lower() for name in names]
-    if {"red", "green", "blue"} <= set(lower):
-        return [lower.index(color) for color in ("red", "green", "blue")]
-    return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
-
-
-def _to_bytes(
-    values: NDArray[np.float32], valid: NDArray[np.bool_], value_range: tuple[float, float]
-) -> NDArray[np.uint8]:
-    lowest, highest = value_range
-    scaled = np.where(valid, (values - lowest) * (255 / (highest - lowest)), 0)
-    return scaled.round().clip(0, 255).astype(np.uint8)
-
-
-def _line_width(boxes: NDArray[np.float64], long_edge: int) -> int:
-    """Pixels: wide enough for the picture, narrow enough for the boxes, which are many and small in a large scene."""
-    side = float(np.median(boxes[:, 2:] - boxes[:, :2])) if len(boxes) else 0.0
-    return round(min(max(min(long_edge / 300, side / 10), 1), 4))
-
-
-def _draw_boxes(
-    picture: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int64], colors: tuple[str, ...]
-) -> None:
-    """Draw on a (4, height, width) RGBA picture; all halos first, then the lines, best object last."""
-    height, width = picture.shape[1:]
-    line = _line_width(boxes, max(height, width))
-    palette = [tuple(int(color[start : start + 2], 16) for start in (1, 3, 5)) for color in colors]
-    corners = boxes.round().astype(np.int64)
-    for halo in (1, 0):
-        for (left, top, right, bottom), label in zip(corners[::-1], labels[::-1], strict=True):
-            color = np.array([*(_HALO if halo else palette[label]), 255], np.uint8)[:, None, None]
-            # The line runs inside the box's edges, at least one line wide and never off the picture.
-            left, top = min(left, width - line), min(top, height - line)
-            right, bottom = max(right, left + line), max(bottom, top + line)
-            rows = slice(max(top - halo, 0), bottom + halo)
-            columns = slice(max(left - halo, 0), right + halo)
-            for edge in (left, right - line):
-                picture[:, rows, max(edge - halo, 0) : edge + line + halo] = color
-            for edge in (top, bottom - line):
-                picture[:, max(edge - halo, 0) : edge + line + halo, columns] = color
+    panel = legend.draw(legend.natural_width(long_edge) if beside else width, long_edge)
+    if not beside:
+        return np.concatenate([picture, panel])
+    sheet = np.full((max(height, panel.shape[0]), width + panel.shape[1], 4), _WHITE, np.uint8)
+    sheet[:height, :width] = picture
+    sheet[height:, :width] = 0
+    sheet[: panel.shape[0], width:] = panel
+    return sheet

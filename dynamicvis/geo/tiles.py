@@ -1,10 +1,15 @@
-"""The tile grid: overlapping windows that cover a raster, and cores that partition it."""
+"""The tile grid: overlapping windows that cover a raster, cores that partition it, and weights that sum to one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Extent(NamedTuple):
@@ -34,8 +39,89 @@ class Tile:
     core: Extent
 
 
-def tile_grid(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
-    """Cover a raster with full-size windows, row by row.
+@dataclass(frozen=True)
+class Axis:
+    """The tiles along one axis, and the seams between them.
+
+    A seam is where two neighbours are blended: around the border of their cores, as wide as their overlap allows
+    without meeting the next seam, so that never more than two tiles share a pixel of the axis.
+
+    Attributes:
+        size: pixels of the raster.
+        tile: pixels of a window.
+        starts: first pixel of each window.
+        cores: (start, end) of each core.
+    """
+
+    size: int
+    tile: int
+    starts: tuple[int, ...]
+    cores: tuple[tuple[int, int], ...]
+
+    @cached_property
+    def seams(self) -> tuple[tuple[int, int], ...]:
+        """(start, end) of the seam between each tile and the next; empty where neighbours do not overlap."""
+        seams = []
+        for index, (start, border) in enumerate(self.cores[:-1]):
+            overlap_start, overlap_end = self.starts[index + 1], self.starts[index] + self.tile
+            half = min(
+                border - overlap_start,
+                overlap_end - border,
+                (border - start) // (1 if index == 0 else 2),
+                (self.cores[index + 1][1] - border) // (1 if index == len(self.cores) - 2 else 2),
+            )
+            seams.append((border - max(half, 0), border + max(half, 0)))
+        return tuple(seams)
+
+    def reach(self, index: int) -> tuple[int, int]:
+        """(start, end) of the pixels where a tile has a weight: its core and the halves of the seams beyond."""
+        start = 0 if index == 0 else self.seams[index - 1][0]
+        end = self.size if index == len(self.cores) - 1 else self.seams[index][1]
+        return start, end
+
+    def ramp(self, seam: int) -> NDArray[np.float32]:
+        """Weights of the later of the two tiles over a seam, sin² from 0 to 1; the earlier has one minus these."""
+        start, end = self.seams[seam]
+        return np.sin(np.pi / 2 * (np.arange(end - start) + 0.5) / max(end - start, 1)).astype(np.float32) ** 2
+
+
+class Grid:
+    """Tiles of a raster, row by row.
+
+    Attributes:
+        height, width: size of the raster, pixels.
+        tile: edge of a window, pixels.
+        stride: distance of neighbouring windows, pixels; the last of a row or column may be nearer.
+        rows, columns: the axes.
+    """
+
+    def __init__(self, rows: Axis, columns: Axis, stride: int) -> None:
+        self.height, self.width, self.tile, self.stride = rows.size, columns.size, rows.tile, stride
+        self.rows, self.columns = rows, columns
+
+    def __len__(self) -> int:
+        return len(self.rows.starts) * len(self.columns.starts)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (tile for row in range(len(self.rows.starts)) for tile in self.band(row))
+
+    def band(self, row: int) -> Iterator[Tile]:
+        """The tiles of one row, from left to right."""
+        top = self.rows.starts[row]
+        core_top, core_bottom = self.rows.cores[row]
+        for column, (left, (core_left, core_right)) in enumerate(
+            zip(self.columns.starts, self.columns.cores, strict=True)
+        ):
+            yield Tile(
+                row,
+                column,
+                window=Extent(left, top, left + self.tile, top + self.tile),
+                core=Extent(core_left, core_top, core_right, core_bottom),
+            )
+
+
+def tile_grid(height: int, width: int, tile: int, overlap: int) -> Grid:
+    """Cover a raster with full-size windows.
 
     The last window of a row or column is shifted inward so that it ends at the edge of the raster. The cores of all
     tiles partition the raster: each pixel lies in exactly one.
@@ -48,26 +134,40 @@ def tile_grid(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     Raises:
         ValueError: a size out of these bounds.
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"a raster has at least one pixel, not {height} x {width}")
+    _check(height, width)
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be at least 0 and less than tile, not {overlap} with tile {tile}")
-    rows, columns = _cut_axis(height, tile, overlap), _cut_axis(width, tile, overlap)
-    return [
-        Tile(
-            row,
-            column,
-            window=Extent(left, top, left + tile, top + tile),
-            core=Extent(core_left, core_top, core_right, core_bottom),
-        )
-        for row, (top, core_top, core_bottom) in enumerate(rows)
-        for column, (left, core_left, core_right) in enumerate(columns)
-    ]
+    return Grid(_overlapping(height, tile, overlap), _overlapping(width, tile, overlap), tile - overlap)
 
 
-def _cut_axis(size: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
-    """Start of the window, start and end of the core, for each tile along one axis."""
+def cell_grid(height: int, width: int, cell: int) -> Grid:
+    """Cut a raster into square cells from its top left corner; those at the right and bottom edge are smaller.
+
+    The window of a smaller cell is shifted inward, so that the model sees ``cell`` pixels there too.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    _check(height, width)
+    if cell < 1:
+        raise ValueError(f"a cell has at least one pixel, not {cell}")
+    return Grid(_cells(height, cell), _cells(width, cell), cell)
+
+
+def _check(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"a raster has at least one pixel, not {height} x {width}")
+
+
+def _overlapping(size: int, tile: int, overlap: int) -> Axis:
     starts = [*range(0, max(size - tile, 0), tile - overlap), max(size - tile, 0)]
     # The middle of an overlap: halfway between the start of a window and the end of the window before it.
-    borders = [(before + tile + after) // 2 for before, after in pairwise(starts)]
-    return list(zip(starts, [0, *borders], [*borders, size], strict=True))
+    borders = [0, *((before + tile + after) // 2 for before, after in pairwise(starts)), size]
+    return Axis(size, tile, tuple(starts), tuple(pairwise(borders)))
+
+
+def _cells(size: int, cell: int) -> Axis:
+    starts = range(0, size, cell)
+    windows = (min(start, max(size - cell, 0)) for start in starts)
+    cores = ((start, min(start + cell, size)) for start in starts)
+    return Axis(size, cell, tuple(windows), tuple(cores))

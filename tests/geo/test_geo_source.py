@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
+import os
+import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.control
+import rasterio.rpc
 from geo_scenes import UTM, make_card, write_raster
 from rasterio.enums import ColorInterp
 
@@ -182,10 +188,19 @@ def test_files_that_are_no_raster(tmp_path: Path) -> None:
         Scene(tmp_path, make_card())
 
 
-def test_a_truncated_file_is_reported_when_read(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200))
-    path.write_bytes(path.read_bytes()[:60000])
-    with Scene(path, make_card()) as scene, pytest.raises(GeoError, match=r"a\.tif.*truncated"):
+@pytest.mark.parametrize("profile", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "lzw"}])
+def test_a_truncated_file_is_refused_before_it_is_read(tmp_path: Path, profile: dict[str, Any]) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200), **profile)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(GeoError, match=r"a\.tif.*truncated"):
+        Scene(path, make_card())
+
+
+def test_a_damaged_block_is_reported_when_read(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(3, 200, 200), compress="lzw")
+    content = path.read_bytes()
+    path.write_bytes(content[:60000] + bytes(200) + content[60200:])
+    with Scene(path, make_card()) as scene, pytest.raises(GeoError, match=r"a\.tif.*damaged"):
         scene.read(Extent(0, 0, 200, 200))
 
 
@@ -245,3 +260,294 @@ def test_coordinates_off_the_earth_are_an_error(tmp_path: Path, crs: str, corner
     path = write_raster(tmp_path / "lost.tif", random_bands(), crs=crs, transform=transform)
     with pytest.raises(GeoError, match=r"lost\.tif: its coordinates cannot be transformed.*gdal_edit"):
         Scene(path, make_card())
+
+
+def test_bands_by_their_numbers(tmp_path: Path) -> None:
+    bands = random_bands(5)
+    path = write_raster(tmp_path / "a.tif", bands)
+    with Scene(path, make_card(), bands=[5, 1, 1]) as scene:
+        np.testing.assert_array_equal(scene.read(Extent(0, 0, 50, 40))[0], bands[[4, 0, 0]])
+        assert scene.bands == [5, 1, 1]
+    for chosen, reason in [([1, 2, 6], "bands 1 to 5, not 6"), ([0, 1, 2], "not 0"), ([1, 2], "2 bands chosen by -b")]:
+        with pytest.raises(GeoError, match=rf"a\.tif.*{reason}"):
+            Scene(path, make_card(), bands=chosen)
+
+
+@pytest.mark.parametrize(
+    ("names", "bands"),
+    [(("Blue", "green", "RED"), "3,2,1"), (("nir", "red", "green", "blue"), "2,3,4")],
+)
+def test_another_order_of_the_bands_is_refused_with_the_way_out(
+    tmp_path: Path, names: tuple[str, ...], bands: str
+) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(len(names)))
+    with rasterio.open(path, "r+") as sink:
+        sink.descriptions = names
+    with pytest.raises(GeoError, match=rf"a\.tif has the bands.*red, green, blue.*another order.*-b {bands}$"):
+        Scene(path, make_card())
+    chosen = [int(band) for band in bands.split(",")]
+    with Scene(path, make_card(), bands=chosen) as scene:
+        assert [str(name).lower() for name in scene.descriptions] == ["red", "green", "blue"]
+
+
+def test_bands_with_names_in_the_right_order_are_used(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands(4))
+    with rasterio.open(path, "r+") as sink:
+        sink.descriptions = ("red", "green", "blue", "red")
+    with Scene(path, make_card()) as scene:
+        assert scene.bands == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64", "int32"])
+def test_without_a_card_any_type_is_read_as_it_is(tmp_path: Path, dtype: str) -> None:
+    bands = random_bands().astype(dtype) * 2 - 3 * (np.dtype(dtype).kind != "u")
+    path = write_raster(tmp_path / "a.tif", bands)
+    with Scene(path) as scene:
+        values, valid = scene.read(Extent(-2, 0, 50, 40))
+        assert scene.dtypes == (dtype,) * 3
+    np.testing.assert_array_equal(values[:, :, 2:], bands.astype(np.float32))
+    assert (values[:, :, :2] == 0).all()
+    assert valid[:, 2:].all()
+    assert not valid[:, :2].any()
+
+
+def test_complex_values_are_refused_without_a_card(tmp_path: Path) -> None:
+    with pytest.raises(GeoError, match=r"a\.tif holds complex64 values"):
+        Scene(write_raster(tmp_path / "a.tif", random_bands().astype("complex64")))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "single"),
+    [
+        ("uint8", 0, False),
+        ("uint8", 255, False),
+        ("uint8", 7, True),
+        ("uint16", 65535, False),
+        ("int16", -32768, True),
+        ("float32", 0, False),
+        ("float32", -9999, True),
+        ("float32", np.float32(-3.4e38), True),
+        ("float32", np.nan, True),
+    ],
+)
+def test_without_a_card_the_value_itself_tells_whether_one_band_is_enough(
+    tmp_path: Path, dtype: str, nodata: Any, single: bool
+) -> None:
+    bands = np.full((2, 4, 6), 50, dtype)
+    bands[:, 1] = nodata
+    bands[0, 2, 3] = nodata
+    with Scene(write_raster(tmp_path / "a.tif", bands, nodata=nodata)) as scene:
+        values, valid = scene.read(Extent(0, 0, 6, 4))
+        _, small = scene.read_resampled(2, 3)
+    expected = np.ones((4, 6), bool)
+    expected[1] = False
+    expected[2, 3] = not single
+    np.testing.assert_array_equal(valid, expected)
+    assert (values[:, ~valid] == 0).all()
+    assert small.shape == (2, 3)
+
+
+def test_a_nodata_value_of_the_caller(tmp_path: Path) -> None:
+    bands = random_bands()
+    bands[:, 4:9] = 200
+    bands[0, 20, 20] = 200
+    bands[:, 30:33] = 0
+    path = write_raster(tmp_path / "a.tif", bands, nodata=0)
+    with Scene(path, make_card(), nodata=200) as scene:
+        _, valid = scene.read(Extent(0, 0, 50, 40))
+        picture, small = scene.read_resampled(20, 25)
+        assert scene.nodatavals == (200, 200, 200)
+    assert np.flatnonzero(~valid.any(axis=1)).tolist() == [*range(4, 9)]
+    assert valid.sum() == 35 * 50
+    assert not small[2:4].any()
+    assert set(np.unique(picture[:, small])) <= set(np.unique(bands[:, valid]))
+
+
+def test_mask_of_single_bands_in_a_virtual_file(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", random_bands(), nodata=None)
+    hole = np.zeros((1, 40, 50), np.uint8)
+    hole[:, :, 10:] = 255
+    write_raster(tmp_path / "m.tif", hole)
+    band = (
+        '<VRTRasterBand dataType="{dtype}" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">a.tif'
+        "</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource><MaskBand><VRTRasterBand dataType='Byte'>"
+        '<SimpleSource><SourceFilename relativeToVRT="1">m.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></MaskBand></VRTRasterBand>"
+    )
+    parts = "".join(band.format(band=number, dtype=dtype) for number, dtype in [(1, "Byte"), (2, "Float32")])
+    path = tmp_path / "a.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="50" rasterYSize="40">{parts}</VRTDataset>')
+    with Scene(path) as scene:
+        values, valid = scene.read(Extent(0, 0, 50, 40))
+        assert scene.dtypes == ("uint8", "float32")
+        assert scene.has_mask
+    np.testing.assert_array_equal(valid, hole[0] > 0)
+    np.testing.assert_array_equal(values[:, valid], random_bands()[:2][:, valid])
+
+
+def pixels(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    """Map bounds (left, bottom, right, top) of a part of a raster in `UTM`."""
+    xs = [UTM["transform"].c + 0.1 * column for column in (left, right)]
+    ys = [UTM["transform"].f - 0.1 * row for row in (bottom, top)]
+    return xs[0], ys[0], xs[1], ys[1]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "part"),
+    [
+        ((10, 5, 30, 20), (10, 5, 30, 20)),
+        ((10.4, 5.9, 29.2, 19.1), (10, 5, 30, 20)),
+        ((-100, -100, 12, 7), (0, 0, 12, 7)),
+        ((49.5, 39.5, 90, 90), (49, 39, 50, 40)),
+    ],
+)
+def test_bounds_are_grown_to_whole_pixels_and_clipped(tmp_path: Path, bounds: Any, part: Any) -> None:
+    bands = random_bands()
+    left, top, right, bottom = part
+    with Scene(write_raster(tmp_path / "a.tif", bands), make_card(), bounds=pixels(*bounds)) as scene:
+        assert (scene.width, scene.height) == (right - left, bottom - top)
+        values, valid = scene.read(Extent(0, 0, scene.width, scene.height))
+        outside, beyond = scene.read(Extent(-1, 0, 1, 1))
+        picture, _ = scene.read_resampled(scene.height, scene.width)
+        assert scene.affine.almost_equals(UTM["transform"] @ rasterio.Affine.translation(left, top), 1e-6)
+    np.testing.assert_array_equal(values, bands[:, top:bottom, left:right])
+    np.testing.assert_array_equal(picture, values)
+    assert valid.all()
+    # Pixels of the file beyond the bounds are no data.
+    assert beyond.tolist() == [[False, True]]
+    assert (outside[:, :, :1] == MEANS).all()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        (pixels(60, 0, 70, 10), "do not meet"),
+        (pixels(10, 0, 10, 10), "hold nothing"),
+        ((0, 5, 3, 1), "hold nothing"),
+        ((0, 0, np.nan, 9), "hold nothing"),
+    ],
+)
+def test_bounds_without_pixels_are_refused(tmp_path: Path, bounds: Any, reason: str) -> None:
+    with pytest.raises(GeoError, match=rf"bounds .*{reason}.*a\.tif"):
+        Scene(write_raster(tmp_path / "a.tif", random_bands()), make_card(), bounds=bounds)
+
+
+def test_bounds_of_a_rotated_and_of_a_placeless_raster(tmp_path: Path) -> None:
+    rotated = rasterio.Affine(0.8, 0.6, 5e5, 0.6, -0.8, 1e6)
+    path = write_raster(tmp_path / "a.tif", random_bands(), transform=rotated)
+    corners = [rotated @ (x, y) for x, y in [(20, 10), (24, 10), (20, 14), (24, 14)]]
+    xs, ys = zip(*corners, strict=True)
+    with Scene(path, bounds=(min(xs), min(ys), max(xs), max(ys))) as scene:
+        column, row = ~rotated @ (scene.affine.c, scene.affine.f)
+        assert column <= 20 + 1e-6
+        assert row <= 10 + 1e-6
+        assert column + scene.width >= 24 - 1e-6
+        assert row + scene.height >= 14 - 1e-6
+    with warnings.catch_warnings(action="ignore"):
+        path = write_raster(tmp_path / "b.tif", random_bands(), crs=None, transform=None)
+    with Scene(path, bounds=(10, 5, 30, 20)) as scene:
+        np.testing.assert_array_equal(scene.read(Extent(0, 0, 20, 15))[0], random_bands()[:, 5:20, 10:30])
+        assert not scene.georeferenced
+
+
+def test_positions_by_points_or_cameras_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    points = [
+        rasterio.control.GroundControlPoint(row, column, column * 1.0, row * 1.0)
+        for row, column in [(0, 0), (0, 49), (39, 0)]
+    ]
+    path = tmp_path / "a.tif"
+    with warnings.catch_warnings(action="ignore"):
+        write_raster(path, random_bands(), crs=None, transform=None)
+        with rasterio.open(path, "r+") as sink:
+            sink.gcps = (points, "EPSG:4326")
+    with warnings.catch_warnings(action="error"), pytest.raises(GeoError, match=r"a\.tif.*control points.*gdalwarp"):
+        Scene(path)
+    path = tmp_path / "b.tif"
+    rpcs = rasterio.rpc.RPC(
+        height_off=0, height_scale=1, lat_off=0, lat_scale=1, line_off=0, line_scale=1, long_off=0, long_scale=1,
+        samp_off=0, samp_scale=1, line_num_coeff=[1.0] * 20, line_den_coeff=[1.0] * 20, samp_num_coeff=[1.0] * 20,
+        samp_den_coeff=[1.0] * 20, err_bias=None, err_rand=None,
+    )  # fmt: skip
+    with warnings.catch_warnings(action="ignore"):
+        write_raster(path, random_bands(), crs=None, transform=None, rpcs=rpcs)
+    with warnings.catch_warnings(action="error"), pytest.raises(GeoError, match=r"b\.tif.*RPC.*gdalwarp -rpc"):
+        Scene(path)
+
+
+def test_what_a_raster_hands_on(tmp_path: Path) -> None:
+    classes = np.zeros((1, 9, 9), np.uint8)
+    path = write_raster(tmp_path / "classes.tif", classes, nodata=255)
+    with rasterio.open(path, "r+") as sink:
+        sink.write_colormap(1, {0: (1, 2, 3, 255), 1: (4, 5, 6, 255)})
+        sink.descriptions = ("land cover",)
+    with Scene(path) as scene:
+        assert scene.colormap is not None
+        assert scene.colormap[1] == (4, 5, 6, 255)
+        assert (scene.descriptions, scene.nodatavals, scene.dtypes) == (("land cover",), (255,), ("uint8",))
+        assert not scene.has_mask
+    with Scene(internal_mask(tmp_path, random_bands(), np.eye(40, 50, dtype=bool))) as scene:
+        assert scene.has_mask
+        assert scene.colormap is None
+
+
+def test_many_threads_read_one_scene(tmp_path: Path) -> None:
+    bands = np.random.default_rng(0).integers(1, 200, (3, 256, 256), dtype=np.uint8)
+    path = write_raster(tmp_path / "a.tif", bands, tiled=True, blockxsize=32, blockysize=32, compress="deflate")
+    windows = [Extent(x, y, x + 70, y + 50) for x in range(0, 180, 13) for y in range(0, 200, 17)] * 3
+    with warnings.catch_warnings(action="error"), Scene(path, make_card()) as scene, ThreadPoolExecutor(8) as pool:
+        for window, (values, valid) in zip(windows, pool.map(scene.read, windows), strict=True):
+            np.testing.assert_array_equal(values, bands[:, window.top : window.bottom, window.left : window.right])
+            assert valid.all()
+        scene.close()
+        with pytest.raises(ValueError, match=r"a\.tif is closed"):
+            pool.submit(scene.read, windows[0]).result()
+
+
+def test_the_fingerprint_follows_the_pixels(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", random_bands())
+
+    def stamp(**options: Any) -> Any:
+        with Scene(path, **options) as scene:
+            return json.loads(json.dumps(scene.fingerprint()))
+
+    first = stamp()
+    assert stamp() == first
+    assert stamp(bands=[3, 2, 1]) != first
+    assert stamp(nodata=np.nan) != first
+    assert stamp(bounds=pixels(0, 0, 20, 20)) != first
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset/>")
+    assert stamp() == first
+    os.utime(path, ns=(0, 0))
+    assert stamp() != first
+
+
+def test_wide_strips_are_noted(tmp_path: Path) -> None:
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 64, "width": 70000, "sparse_ok": True}
+    for name, options in [("strips", {}), ("tiles", {"tiled": True})]:
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **UTM, **options):
+            pass
+        with Scene(tmp_path / f"{name}.tif") as scene:
+            assert [("-co TILED=YES" in note) for note in scene.notes] == [True] * (name == "strips")
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_sparse_file_is_whole(tmp_path: Path, tiled: bool) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 40000, "width": 40000, "sparse_ok": True}
+    with rasterio.open(path, "w", **profile, **UTM, tiled=tiled, compress="deflate"):
+        pass
+    with Scene(path, make_card()) as scene:
+        values, valid = scene.read(Extent(39000, 39000, 39100, 39100))
+    assert valid.all()
+    assert (values == 0).all()
+
+
+def test_sizes_that_a_file_cannot_hold_are_refused(tmp_path: Path) -> None:
+    for name, options in [("strips", {}), ("tiles", {"tiled": True}), ("packed", {"compress": "deflate"})]:
+        path = write_raster(tmp_path / f"{name}.tif", random_bands(), **options)
+        content = bytearray(path.read_bytes())
+        width = content.index(struct.pack("<HHI", 256, 3, 1) + struct.pack("<H", 50))  # tag, SHORT, one value, 50
+        content[width + 2 : width + 12] = struct.pack("<HII", 4, 1, 1 << 28)
+        path.write_bytes(content)
+        with pytest.raises(GeoError, match=rf"{name}\.tif"):
+            Scene(path)

@@ -278,6 +278,18 @@ def test_big_models_are_built_as_the_reference_sets_them(size: str, dataset: str
     assert config.test_dataloader.dataset.split == "test"
 
 
+def test_first_steps_cannot_turn_all_weights_against_rare_changes() -> None:
+    config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-nano_siamese-unet_oscd-4bands.py")
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    unchanged, changed = model.decode_head.conv_seg.weight.detach()[..., 0, 0]
+    # AdamW moves a weight by at most the sum of the learning rates.
+    warmup = config.param_scheduler[0]
+    moved = config.optim_wrapper.optimizer.lr * (warmup["end"] - warmup["begin"]) / 2
+    assert ((changed - unchanged) > 2 * moved).float().mean() > 0.25
+
+
 @torch.no_grad()
 def test_flips_of_a_pair_are_averaged(model: torch.nn.Module, tmp_path: Path) -> None:
     config = Config.fromfile(ROOT / "configs/change_detection/dynamicvis-nano_siamese-unet_levir-cd.py")

@@ -1,29 +1,151 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from dynamicvis.mm.export import export_model
+from dynamicvis.model_card import ModelCard, ModelFileError, read_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+RGB = ("red", "green", "blue")
+TASKS = {
+    "building_extraction": "segmentation",
+    "change_detection": "change",
+    "image_retrieval": "embedding",
+    "instance_segmentation": "instance_segmentation",
+    "pretraining": "embedding",
+    "region_classification": "embedding",
+    "road_segmentation": "segmentation",
+    "sar_instance_segmentation": "instance_segmentation",
+    "scene_classification": "classification",
+    "ship_detection": "detection",
+    "tree_detection": "detection",
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    state = {"backbone.x": torch.rand(3), "head.y": torch.ones(2), "auxiliary_head.z": torch.zeros(1)}
+    torch.save({"state_dict": state}, tmp_path / "last.pth")
+    return tmp_path / "last.pth"
+
+
+def export(config: Path, checkpoint: Path, **options: Any) -> ModelCard:
+    return export_model(config, checkpoint, checkpoint.with_name("x.safetensors"), name="x", **options)
+
+
+def changed(folder: Path, name: str, **changes: Any) -> Path:
+    """A config of the package with changes."""
+    config = Config.fromfile(CONFIGS / name)
+    config.merge_from_dict(changes)
+    path = folder / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    return path
 
 
 @pytest.mark.parametrize(
-    ("config", "bands"),
+    "path",
+    [path for path in sorted(CONFIGS.glob("*/dynamicvis-*.py")) if path.parent.name != "examples"],
+    ids=lambda path: path.stem,
+)
+def test_every_config_exports(path: Path, checkpoint: Path) -> None:
+    card = export(path, checkpoint)
+    frozen = "_frozen_" in path.name
+    assert card.task == ("embedding" if frozen else TASKS[path.parent.name])
+    config = Config.fromfile(path)
+    bands = config.model.backbone.get("in_channels", 3)
+    assert len(card.bands) == bands
+    if card.task == "embedding":
+        assert set(card.config) == {"backbone"}
+        assert card.classes == ()
+    else:
+        head = config.model.get("bbox_head") or config.model.get("decode_head") or config.model.get("head")
+        count = head.num_classes if head else config.model.roi_head.bbox_head.num_classes
+        assert len(card.classes) == len(set(card.colors)) == count
+    assert card.background == (0 if card.task in ("segmentation", "change") else None)
+    assert (card.score_threshold > 0) == (card.task in ("detection", "instance_segmentation"))
+    if card.task in ("segmentation", "change"):
+        crop, stride = config.model.test_cfg.crop_size[0], config.model.test_cfg.stride[0]
+        assert (card.tile * card.scale, card.overlap * card.scale) == (crop, crop - stride)
+    text = json.dumps(card.config)
+    assert "auxiliary_head" not in text
+    assert "data_preprocessor" not in text
+
+
+@pytest.mark.parametrize(
+    ("config", "bands", "scale"),
     [
-        ("ship_detection/dynamicvis-nano_fcos_levir-ship.py", ("red", "green", "blue")),
-        ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", ("blue", "green", "red", "nir")),
-        ("tree_detection/dynamicvis-nano_fcos_neon-trees.py", ("red", "green", "blue")),
+        ("ship_detection/dynamicvis-nano_fcos_levir-ship.py", RGB, 2),
+        ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", ("blue", "green", "red", "nir"), 2),
+        ("tree_detection/dynamicvis-nano_fcos_neon-trees.py", RGB, 1),
+        ("scene_classification/dynamicvis-nano_linear_ucmerced-96.py", RGB, 0.375),
+        ("sar_instance_segmentation/dynamicvis-nano_mask-rcnn_ssdd.py", ("amplitude",) * 3, 2),
+        ("change_detection/dynamicvis-base-dense_siamese-unet_levir-cd.py", RGB, 1),
     ],
 )
-def test_card_names_the_bands_in_the_order_that_the_model_sees_them(config, bands, tmp_path):
-    path = tmp_path / "config.py"
-    card = dict(description="x", value_range=(0, 255), gsd=1.0, tile=64, overlap=16, score_threshold=0.1)
-    card |= dict(training_data="x", license="Apache-2.0")
-    path.write_text(f"_base_ = '{CONFIGS / config}'\nmodel_card = dict(**{card})\n")
-    torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "last.pth")
-    written = export_model(path, tmp_path / "last.pth", tmp_path / "model.safetensors", name="x")
-    assert written.bands == bands
-    assert len(written.mean) == len(bands)
+def test_card_names_what_the_model_sees(config: str, bands: tuple[str, ...], scale: float, checkpoint: Path) -> None:
+    card = export(CONFIGS / config, checkpoint)
+    assert (card.bands, card.scale) == (bands, scale)
+    assert len(card.mean) == len(bands)
+
+
+def test_bands_of_sentinel_2_are_named_by_the_data_set(checkpoint: Path) -> None:
+    card = export(CONFIGS / "change_detection/dynamicvis-nano_siamese-unet_oscd-13bands.py", checkpoint)
+    assert card.bands[:3] == ("B01", "B02", "B03")
+    assert (card.mean, card.value_range) == ((1500.0,) * 13, (0, 10000))
+
+
+def test_units_that_the_pipeline_changes_are_those_of_the_file_again(checkpoint: Path) -> None:
+    card = export(CONFIGS / "image_retrieval/dynamicvis-nano_embedding_bigearthnet43.py", checkpoint)
+    assert (card.value_range, card.clip) == ((0, 2000), True)
+    assert card.mean[0] == pytest.approx(123.675 * 2000 / 255)
+    assert card.std[0] == pytest.approx(58.395 * 2000 / 255)
+
+
+def test_only_what_inference_uses_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    folder, model = checkpoint.parent, "building_extraction/dynamicvis-nano_upernet_whu-building.py"
+    initial = {"type": "Pretrained", "checkpoint": "/secret/place.pth"}
+    path = changed(folder, model, **{"model.backbone.init_cfg": initial, "model.neck.init_cfg": initial})
+    card = export(path, checkpoint)
+    assert set(read_weights(folder / "x.safetensors")) == {"backbone.x", "head.y"}
+    assert "secret" not in json.dumps(card.config)
+    export(CONFIGS / "pretraining/dynamicvis-nano_mosaics.py", checkpoint)
+    assert set(read_weights(folder / "x.safetensors")) == {"backbone.x"}
+
+
+def test_the_config_may_say_more_than_its_data_set(checkpoint: Path) -> None:
+    name = "road_segmentation/dynamicvis-nano_upernet_mass-roads.py"
+    changes = {"model_card.tile": 512, "model_card.classes": ["ground", "way"], "model_card.background": None}
+    card = export(changed(checkpoint.parent, name, **changes), checkpoint)
+    assert (card.tile, card.overlap, card.classes, card.background) == (512, 128, ("ground", "way"), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", {"model_card.speed": 1}, "speed"),
+        ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", {"default_scope": "mmrotate"}, "give model_card.task"),
+        ("ship_detection/dynamicvis-nano_fcos_levir-ship.py", {"model_card.image_size": None}, "model_card.image_size"),
+        ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", {"metainfo.bands": None}, "name"),
+        ("change_detection/dynamicvis-nano_siamese-unet_oscd.py", {"mean": [1, 2, 3, 4, 5, 6]}, "differ between"),
+        ("change_detection/dynamicvis-nano_siamese-unet_oscd.py", {"mean": None}, "has no mean and std"),
+        ("image_retrieval/dynamicvis-nano_embedding_ucmerced.py", {"state": {"head.x": 1}}, "no weights of a backbone"),
+    ],
+)
+def test_what_a_card_lacks_is_named(name: str, changes: dict[str, Any], message: str, checkpoint: Path) -> None:
+    options = dict(changes)
+    if "mean" in options:
+        options["model.data_preprocessor.mean"] = options.pop("mean")
+    if "metainfo.bands" in options:
+        options = {"test_dataloader.dataset.metainfo.bands": None}
+    if "state" in options:
+        torch.save({"state_dict": options.pop("state")}, checkpoint)
+    path = changed(checkpoint.parent, name, **options)
+    with pytest.raises(ModelFileError, match=message):
+        export(path, checkpoint)
+    assert not checkpoint.with_name("x.safetensors").exists()

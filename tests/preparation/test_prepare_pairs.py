@@ -33,28 +33,40 @@ def mosaic(tiles: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np
 def test_oscd_previews_go_to_overlapping_tiles_and_whole_places(tmp_path: Path) -> None:
     source = make_oscd(tmp_path / "source", {"train": ["alpha", "beta"], "test": ["gamma"]})
     out = tmp_path / "out"
-    options = ["--val", "beta", "--tile", 32, "--stride", 16]
-    assert prepare("oscd", "--source", source, "--out", out, *options) == 0
-    original = {date: read_raster(next(source.glob(f"*/alpha/pair/img{date}.png"))) for date in (1, 2)}
-    for kind, date in (("A", 1), ("B", 2)):
+    assert prepare("oscd", "--source", source, "--out", out, "--tile", 32, "--stride", 16) == 0
+    originals = {"A": "pair/img1.png", "B": "pair/img2.png", "label": "cm/cm.png"}
+    for kind, file in originals.items():
+        whole = {name: read_raster(next(source.glob(f"*/{name}/{file}"))) for name in ("alpha", "beta", "gamma")}
         tiles = images(out / "train" / kind)
-        assert len(tiles) == 4 * 4
-        cover = mosaic(tiles, original[date].shape)
-        assert cover.min() == 1
-        assert cover[24, 24] == 4
-        for name, tile in tiles.items():
-            top, left = (int(part) for part in name.split("_")[-2:])
-            np.testing.assert_array_equal(tile, original[date][top : top + 32, left : left + 32])
-    assert set(images(out / "train" / "label")) == set(images(out / "train" / "A"))
-    for split, name in (("val", "beta"), ("test", "gamma")):
-        assert [(key, image.shape) for key, image in images(out / split / "A").items()] == [(name, (72, 80, 3))]
-        label = read_raster(next(source.glob(f"*/{name}/cm/cm.png")))
-        np.testing.assert_array_equal(images(out / split / "label")[name], label)
+        assert len(tiles) == 2 * 3 * 4
+        assert {tile.shape[:2] for tile in tiles.values()} == {(32, 32)}
+        for name in ("alpha", "beta"):
+            of_place = {key: tile for key, tile in tiles.items() if key.startswith(name)}
+            cover = mosaic(of_place, whole[name].shape)
+            # Every pixel of the upper three quarters is in a tile, none of the lower quarter is: that is all of "val".
+            assert cover[:54].min() == 1
+            assert cover[18, 24] == 4
+            assert cover[54:].max() == 0
+            for key, tile in of_place.items():
+                top, left = (int(part) for part in key.split("_")[-2:])
+                np.testing.assert_array_equal(tile, whole[name][top : top + 32, left : left + 32])
+            np.testing.assert_array_equal(images(out / "val" / kind)[name], whole[name][54:])
+        assert set(images(out / "val" / kind)) == {"alpha", "beta"}
+        assert set(images(out / "test" / kind)) == {"gamma"}
+        np.testing.assert_array_equal(images(out / "test" / kind)["gamma"], whole["gamma"])
+
+
+def test_oscd_trains_on_whole_places_without_validation(tmp_path: Path) -> None:
+    source = make_oscd(tmp_path / "source", {"train": ["alpha"], "test": ["gamma"]})
+    options = ["--tile", 32, "--stride", 16, "--val-share", 0]
+    assert prepare("oscd", "--source", source, "--out", tmp_path / "out", *options) == 0
+    assert mosaic(images(tmp_path / "out" / "train" / "A"), (72, 80)).min() == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", "test"}
 
 
 def test_oscd_bands_come_in_the_order_asked_for(tmp_path: Path) -> None:
     source = make_oscd(tmp_path / "source", {"train": ["alpha", "beta"], "test": ["gamma"]})
-    options = ["--val", "beta", "--bands", "B08", "B02"]
+    options = ["--bands", "B08", "B02"]
     assert prepare("oscd", "--source", source, "--out", tmp_path / "out", *options) == 0
     image = images(tmp_path / "out" / "test" / "B")["gamma"]
     assert image.dtype == np.uint16
@@ -65,24 +77,24 @@ def test_oscd_bands_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 def test_oscd_reads_a_folder_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_places(tmp_path / "source", ["alpha", "beta", "gamma"], bands=4)
-    arguments = ["oscd", "--source", source, "--out", tmp_path / "out", "--val", "beta"]
+    arguments = ["oscd", "--source", source, "--out", tmp_path / "out"]
     assert prepare(*arguments) == 1
     assert "has no list of test places; name them with --test" in capsys.readouterr().err
     assert prepare(*arguments, "--test", "gamma", "--tile", 48, "--stride", 24) == 0
-    assert "train 6, val 1, test 1" in capsys.readouterr().out.replace("test 1, val 1", "val 1, test 1")
+    assert "train 12, val 2, test 1" in capsys.readouterr().out
     assert {image.shape for image in images(tmp_path / "out" / "train" / "A").values()} == {(48, 48, 4)}
     np.testing.assert_array_equal(
-        images(tmp_path / "out" / "val" / "B")["beta"], read_raster(source / "beta" / "t2.tif")
+        images(tmp_path / "out" / "val" / "B")["beta"], read_raster(source / "beta" / "t2.tif")[54:]
     )
 
 
 def test_what_differs_between_the_dates_as_a_whole_is_taken_out(tmp_path: Path) -> None:
-    source = make_places(tmp_path / "source", ["alpha", "beta", "gamma"], bands=2)
+    source = make_places(tmp_path / "source", ["alpha", "gamma"], bands=2)
     first = read_raster(source / "alpha" / "t1.tif").astype(np.float64)
     hazy = (first * [0.5, 1.2] + [90, 10]).round().astype(np.uint8)
     hazy[:4, :20] = 255  # below 2 % of the pixels
     write_image(source / "alpha" / "t2.tif", hazy)
-    options = ["--val", "beta", "--test", "gamma", "--tile", 80, "--stride", 80]
+    options = ["--val-share", 0, "--test", "gamma", "--tile", 80, "--stride", 80]
     assert prepare("oscd", "--source", source, "--out", tmp_path / "plain", *options) == 0
     assert prepare("oscd", "--source", source, "--out", tmp_path / "out", *options, "--match-dates") == 0
     for name, tolerance in (("plain", 0), ("out", 6)):
@@ -110,11 +122,12 @@ def test_matching_keeps_type_and_range() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--val", "nowhere", "--test", "gamma"], r"has no place 'nowhere'; it has alpha, beta, gamma"),
-        (["--val", "beta", "--test", "beta"], "place 'beta' is in --val and --test"),
-        (["--val", "alpha", "--test", "beta", "gamma"], "is left for training"),
-        (["--val", "beta", "--test", "gamma", "--stride", "300"], "--stride must be from 1 to the tile's 256"),
-        (["--val", "beta", "--test", "gamma", "--bands", "B02"], "--bands chooses among the archives' files"),
+        (["--test", "nowhere"], r"has no place 'nowhere'; it has alpha, beta, gamma"),
+        (["--test", "alpha", "beta", "gamma"], "is left for training"),
+        (["--test", "gamma", "--val-share", "1"], "--val-share must be at least 0 and below 1, got 1.0"),
+        (["--test", "gamma", "--val-share", "-0.1"], "--val-share must be at least 0 and below 1, got -0.1"),
+        (["--test", "gamma", "--stride", "300"], "--stride must be from 1 to the tile's 256"),
+        (["--test", "gamma", "--bands", "B02"], "--bands chooses among the archives' files"),
     ],
 )
 def test_oscd_says_what_is_wrong_with_the_options(
@@ -139,7 +152,7 @@ def test_files_that_do_not_fit_are_named(
 ) -> None:
     source = make_places(tmp_path / "source", ["alpha", "beta", "gamma"], bands=4)
     write_image(source / "alpha" / file, np.zeros(shape, np.uint8))
-    options = ["--val", "beta", "--test", "gamma"]
+    options = ["--test", "gamma"]
     assert prepare("oscd", "--source", source, "--out", tmp_path / "out", *options) == 1
     assert message in capsys.readouterr().err
     write_image(source / "alpha" / "cm.png", np.full((72, 80, 1), 3, np.uint8))

@@ -84,3 +84,15 @@ val_evaluator = [
     dict(type="SingleLabelMetric", items=("precision", "recall", "f1-score"), average="macro"),
 ]
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Kind of scene in aerial RGB imagery, 30 classes",
+    value_range=(0, 255),
+    gsd=1.0,
+    tile=600,
+    overlap=0,
+    image_size=600,
+    training_data="AID (Xia et al. 2017), imagery of Google Earth at 0.5 to 8 m",
+    license="research only, as the data set",
+)

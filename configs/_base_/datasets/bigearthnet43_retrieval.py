@@ -41,3 +41,15 @@ test_dataloader = dict(
 )
 test_evaluator = dict(type="dynamicvis.RetrievalMetric", k=20, codes=("float", "binary", 64))
 test_cfg = dict(type="TestLoop")
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Embedding of Sentinel-2 imagery, red, green, blue",
+    bands=("red", "green", "blue"),
+    gsd=10.0,
+    tile=120,
+    overlap=0,
+    image_size=120,
+    training_data="that of the checkpoint; tested on BigEarthNet",
+    license="that of the checkpoint",
+)

@@ -130,3 +130,15 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type="dynamicvis.RegionMetric")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Embedding of optical RGB imagery",
+    value_range=(0, 255),
+    gsd=0.5,
+    tile=512,
+    overlap=0,
+    scale=1.0,
+    training_data="fMoW-rgb (Christie et al. 2018), regions of 63 classes",
+    license="fMoW Challenge Public License, as the data set",
+)

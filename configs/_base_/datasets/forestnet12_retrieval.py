@@ -39,3 +39,15 @@ test_dataloader = dict(
 )
 test_evaluator = dict(type="dynamicvis.RetrievalMetric", k=20, codes=("float", "binary", 64))
 test_cfg = dict(type="TestLoop")
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Embedding of Landsat-8 imagery in visible colours",
+    value_range=(0, 255),
+    gsd=15.0,
+    tile=332,
+    overlap=0,
+    image_size=332,
+    training_data="that of the checkpoint; tested on ForestNet",
+    license="that of the checkpoint",
+)

@@ -72,3 +72,14 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels that are known.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Change between two dates of Landsat, six bands",
+    bands=("blue", "green", "red", "nir", "swir1", "swir2"),
+    value_range=(0, 255),
+    gsd=30.0,
+    colors=("#000000", "#d55e00"),
+    training_data="Landsat pairs of Nanjing (Wu et al. 2014)",
+    license="MIT, as the data set; citation asked",
+)

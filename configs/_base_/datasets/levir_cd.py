@@ -72,3 +72,14 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels of the split.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Changed buildings between two dates of aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=0.5,
+    image_size=1024,
+    colors=("#000000", "#d55e00"),
+    training_data="LEVIR-CD (Chen and Shi 2020)",
+    license="academic use only, as the data set",
+)

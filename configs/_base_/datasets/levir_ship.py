@@ -103,3 +103,16 @@ val_evaluator = dict(
 test_evaluator = dict(
     type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric="bbox", iou_thrs=[0.5]
 )
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Tiny ships in RGB imagery of GaoFen",
+    value_range=(0, 255),
+    gsd=16.0,
+    tile=512,
+    overlap=64,
+    image_size=512,
+    score_threshold=0.3,
+    training_data="LEVIR-Ship (Chen et al. 2022)",
+    license="CC BY 4.0, as the annotations; images under the terms of CRESDA",
+)

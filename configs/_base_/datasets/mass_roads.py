@@ -85,3 +85,12 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of every class.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric")
 test_evaluator = dict(type="dynamicvis.SegmentationMetric")
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Roads in aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=1.0,
+    training_data="windows of Massachusetts Roads (Mnih 2013)",
+    license="research, as the data set, which states no licence",
+)

@@ -46,3 +46,14 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type="dynamicvis.RegionMetric")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Embedding of aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=1.2,
+    tile=256,
+    overlap=0,
+    training_data="mosaics of UC Merced Land Use (Yang and Newsam 2010)",
+    license="Apache-2.0",
+)

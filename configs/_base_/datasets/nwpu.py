@@ -96,3 +96,16 @@ val_evaluator = dict(type="dynamicvis.CocoMetric", ann_file=data_root + "annotat
 test_evaluator = dict(
     type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric=["bbox", "segm"]
 )
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Ten kinds of objects with outlines in optical RGB imagery",
+    value_range=(0, 255),
+    gsd=1.0,
+    tile=1024,
+    overlap=256,
+    scale=1.0,
+    score_threshold=0.3,
+    training_data="NWPU VHR-10 (Cheng et al. 2014; masks: Su et al. 2020)",
+    license="research only, as the data set",
+)

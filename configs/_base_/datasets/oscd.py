@@ -1,6 +1,6 @@
-# OSCD: urban change in pairs of Sentinel-2 at 10 m, RGB previews; 24 places, 14 of them for training, one of those
-# held out for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd` makes 256 x 256 tiles
-# with 128 pixels of overlap for training; validation and test see whole places. All at twice their size.
+# OSCD: urban change in pairs of Sentinel-2 at 10 m, RGB previews; 24 places, 14 of them for training, the lower quarter
+# of each of those for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd` makes 256 x 256
+# tiles with 128 pixels of overlap for training; validation and test see images as they are. All at twice their size.
 data_root = "{{$DYNAMICVIS_DATA:data}}/oscd/"
 crop_size = (512, 512)
 
@@ -73,3 +73,13 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels of the split.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Urban change between two dates of Sentinel-2, previews of red, green, blue",
+    value_range=(0, 255),
+    gsd=10.0,
+    colors=("#000000", "#d55e00"),
+    training_data="OSCD (Daudt et al. 2018)",
+    license="CC BY-NC-SA 4.0, as the labels",
+)

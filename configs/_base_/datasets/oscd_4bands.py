@@ -1,8 +1,8 @@
-# OSCD in four bands of 10 m (B02, B03, B04, B08; reflectance x 10000): seven places, two for the test, one held out
-# for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd-4bands --test nantes rennes
-# --tile 192 --stride 96 --match-dates` makes overlapping tiles for training; validation and test see whole places. The
-# second date is brought to the first, so that seasons differ less. A place in FOLDER has t1.tif, t2.tif and cm.png;
-# with the archives of OSCD add --bands B02 B03 B04 B08.
+# OSCD in four bands of 10 m (B02, B03, B04, B08; reflectance x 10000): seven places, two for the test, the lower
+# quarter of the others for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd-4bands
+# --test nantes rennes --tile 192 --stride 96 --match-dates` makes overlapping tiles of the upper parts. The second date
+# is brought to the first, so that seasons differ less. A place in FOLDER has t1.tif, t2.tif and cm.png; with the
+# archives of OSCD add --bands B02 B03 B04 B08.
 data_root = "{{$DYNAMICVIS_DATA:data}}/oscd-4bands/"
 
 train_pipeline = [
@@ -72,3 +72,14 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels that are known.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Urban change between two dates of Sentinel-2, four bands of 10 m",
+    bands=("blue", "green", "red", "nir"),
+    value_range=(0, 10000),
+    gsd=10.0,
+    colors=("#000000", "#d55e00"),
+    training_data="OSCD (Daudt et al. 2018), parts of five places; the second date brought to the first",
+    license="CC BY-NC-SA 4.0, as the labels",
+)

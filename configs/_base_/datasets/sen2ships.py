@@ -88,3 +88,15 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Ships in Sentinel-2 imagery, four bands of 10 m",
+    value_range=(0, 10000),
+    gsd=10.0,
+    tile=256,
+    overlap=64,
+    score_threshold=0.3,
+    training_data="sen2ships: Athens, Cartagena, Gdynia, Port Hedland",
+    license="MIT, as the data set; contains modified Copernicus Sentinel data 2022-2023",
+)

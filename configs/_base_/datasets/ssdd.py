@@ -72,3 +72,17 @@ val_evaluator = dict(type="dynamicvis.CocoMetric", ann_file=data_root + "annotat
 test_evaluator = dict(
     type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric=["bbox", "segm"]
 )
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Ships with outlines in SAR imagery",
+    bands=("amplitude", "amplitude", "amplitude"),
+    value_range=(0, 255),
+    gsd=3.0,
+    tile=512,
+    overlap=128,
+    scale=2.0,
+    score_threshold=0.3,
+    training_data="SSDD (Zhang et al. 2021): RadarSat-2, TerraSAR-X, Sentinel-1, 1 to 15 m",
+    license="research, as the data set, which states no licence",
+)

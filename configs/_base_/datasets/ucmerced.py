@@ -84,3 +84,15 @@ val_evaluator = [
     dict(type="SingleLabelMetric", items=("precision", "recall", "f1-score"), average="macro"),
 ]
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Kind of land use in aerial RGB imagery, 21 classes",
+    value_range=(0, 255),
+    gsd=0.3,
+    tile=256,
+    overlap=0,
+    image_size=256,
+    training_data="UC Merced Land Use (Yang and Newsam 2010)",
+    license="Apache-2.0",
+)

@@ -38,3 +38,15 @@ test_dataloader = dict(
 )
 test_evaluator = dict(type="dynamicvis.FrozenFeatureMetric", neighbors=20)
 test_cfg = dict(type="TestLoop")
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Embedding of aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=0.3,
+    tile=256,
+    overlap=0,
+    image_size=256,
+    training_data="that of the checkpoint; tested on UC Merced",
+    license="that of the checkpoint",
+)

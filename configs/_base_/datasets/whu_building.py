@@ -68,3 +68,13 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of every class.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric")
 test_evaluator = dict(type="dynamicvis.SegmentationMetric")
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Buildings in aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=0.3,
+    image_size=512,
+    training_data="WHU building data set, aerial part (Ji et al. 2019)",
+    license="research, as the data set",
+)

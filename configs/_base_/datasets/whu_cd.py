@@ -68,3 +68,14 @@ test_dataloader = dict(
 # F1, IoU, precision and recall of what changed, over all pixels of the split.
 val_evaluator = dict(type="dynamicvis.SegmentationMetric", prefix="change")
 test_evaluator = val_evaluator
+
+# What a single-file model of such a run says about itself besides what stands in its config.
+model_card = dict(
+    description="Changed buildings between two dates of aerial RGB imagery",
+    value_range=(0, 255),
+    gsd=0.2,
+    image_size=256,
+    colors=("#000000", "#d55e00"),
+    training_data="WHU-CD (Ji et al. 2019)",
+    license="research, as the data set; citation asked",
+)

@@ -91,8 +91,6 @@ def prepare_landsat_cd(
             label = np.select([changed, unchanged], [CHANGED, 0], UNKNOWN).astype(np.uint8)
             if name in test:
                 writer.write("test", name, first, second, label, tiled=False)
-                continue
-            border = round((1 - VAL_SHARE) * label.shape[0])
-            writer.write("train", name, first[:border], second[:border], label[:border], tiled=True)
-            writer.write("val", name, first[border:], second[border:], label[border:], tiled=False)
+            else:
+                writer.write_parts(name, first, second, label, VAL_SHARE)
     return writer

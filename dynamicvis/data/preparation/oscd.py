@@ -1,8 +1,10 @@
-"""OSCD, Sentinel-2 change: training places in overlapping tiles, those of validation and test whole.
+"""OSCD, Sentinel-2 change: tiles of the training places, a lower part of each for validation, whole test places.
 
 The source is either the three archives of OSCD unpacked side by side, or a folder for every place with ``t1.tif``,
-``t2.tif`` (any bands) and ``cm.png`` (0, 255). Splits go by place, never by tile. Whole places are for slide inference,
-which counts every pixel once; tiles that overlap would count some of them several times.
+``t2.tif`` (any bands) and ``cm.png`` (0, 255). Test places are kept whole. The others are cut in two along a row: the
+upper part is for training, in tiles; the lower one, for validation, is one image, so that the metric sees something of
+every kind of place. No pixel is in two splits, and none is left out. Whole images are for slide inference, which counts
+every pixel once; tiles that overlap would count some of them several times.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from dynamicvis.data.oscd import label_file, place_files, read_places
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, match_dates, read_binary, read_pair
 
-HELP = "OSCD (Sentinel-2 change): tiles of the training places, whole places for validation and test"
-VAL_PLACES = ("saclay_e",)
+HELP = "OSCD (Sentinel-2 change): tiles of the training places, lower parts of them for validation, whole test places"
+VAL_SHARE = 0.25
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +35,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="names of bands, such as B04 B03 B02, from the archives (default: their RGB previews)",
     )
     parser.add_argument(
-        "--val", nargs="+", default=VAL_PLACES, metavar="PLACE", help="places for validation (default: %(default)s)"
+        "--val-share",
+        type=float,
+        default=VAL_SHARE,
+        metavar="SHARE",
+        help="lower part of every training place that is for validation, 0 for none (default: %(default)s)",
     )
     parser.add_argument(
         "--test", nargs="+", metavar="PLACE", help="places for the test (default: those of the archives' test.txt)"
@@ -53,7 +59,7 @@ def run(options: Namespace) -> str:
         options.out,
         options.source,
         bands=options.bands,
-        val=options.val,
+        val_share=options.val_share,
         test=options.test,
         matched=options.match_dates,
         tile=options.tile,
@@ -68,7 +74,7 @@ def prepare_oscd(
     source: str | Path,
     *,
     bands: Sequence[str] | None = None,
-    val: Sequence[str] = VAL_PLACES,
+    val_share: float = VAL_SHARE,
     test: Sequence[str] | None = None,
     matched: bool = False,
     tile: int = 256,
@@ -81,9 +87,9 @@ def prepare_oscd(
         out: folder to create.
         source: folder with the original files.
         bands: names of bands to take from the archives; None takes their RGB previews.
-        val: places for validation, out of those for training.
+        val_share: of the rows of every training place, how many are for validation, from below: 0 <= share < 1.
         test: places for the test; None takes those that the archives name.
-        matched: bring the second date to the first, see `match_dates`.
+        matched: bring the second date to the first over the whole place, see `match_dates`; labels take no part.
         tile, stride: of the training places, pixels.
         overwrite: replace an existing folder.
 
@@ -91,22 +97,27 @@ def prepare_oscd(
         The writer, with the number of pairs by split.
 
     Raises:
-        DataSourceError: a place is unknown or in two splits, files are missing or do not fit each other, the stride
-            would leave pixels out, or ``out`` exists and ``overwrite`` is not set.
+        DataSourceError: a place is unknown, none is left for training, files are missing or do not fit each other, the
+            share is out of range, the stride would leave pixels out, or ``out`` exists and ``overwrite`` is not set.
     """
     source = Path(source)
     if not 1 <= stride <= tile:
         raise DataSourceError(f"--stride must be from 1 to the tile's {tile} pixels, got {stride}")
+    if not 0 <= val_share < 1:
+        raise DataSourceError(f"--val-share must be at least 0 and below 1, got {val_share}")
     places = _find_places(source, bands)
-    splits = _assign(source, places, val, test)
+    test = _test_places(source, places, test)
     with new_folder(out, overwrite) as partial:
         writer = PairWriter(partial, tile, stride)
-        for name, split in splits.items():
-            first, second, changed = _read_place(source, places[name], bands)
+        for name, folder in places.items():
+            first, second, changed = _read_place(source, folder, bands)
             if matched:
                 second = match_dates(second, first)
             label = np.where(changed, CHANGED, 0).astype(np.uint8)
-            writer.write(split, name, first, second, label, tiled=split == "train")
+            if name in test:
+                writer.write("test", name, first, second, label, tiled=False)
+            else:
+                writer.write_parts(name, first, second, label, val_share)
     return writer
 
 
@@ -121,22 +132,18 @@ def _find_places(source: Path, bands: Sequence[str] | None) -> dict[str, Path]:
     return {name: images / name for name in (*training, *read_places(source, "test")[1])}
 
 
-def _assign(source: Path, places: dict[str, Path], val: Sequence[str], test: Sequence[str] | None) -> dict[str, str]:
-    """Split of every place."""
+def _test_places(source: Path, places: dict[str, Path], test: Sequence[str] | None) -> Sequence[str]:
+    """Places for the test, known ones, that leave some for training."""
     if test is None:
         if any((folder / "t1.tif").is_file() for folder in places.values()):
             raise DataSourceError(f"{source} has no list of test places; name them with --test")
         test = read_places(source, "test")[1]
-    for name in (*val, *test):
-        if name not in places:
-            raise DataSourceError(f"{source} has no place {name!r}; it has {', '.join(places)}")
-    both = sorted(set(val) & set(test))
-    if both:
-        raise DataSourceError(f"place {both[0]!r} is in --val and --test; a place belongs to one split")
-    splits = {name: "val" if name in val else "test" if name in test else "train" for name in places}
-    if "train" not in splits.values():
-        raise DataSourceError(f"no place of {source} is left for training; name fewer with --val and --test")
-    return splits
+    unknown = [name for name in test if name not in places]
+    if unknown:
+        raise DataSourceError(f"{source} has no place {unknown[0]!r}; it has {', '.join(places)}")
+    if set(places) <= set(test):
+        raise DataSourceError(f"no place of {source} is left for training; name fewer with --test")
+    return test
 
 
 def _read_place(source: Path, folder: Path, bands: Sequence[str] | None) -> tuple[NDArray, NDArray, NDArray[np.bool_]]:

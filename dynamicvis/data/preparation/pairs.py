@@ -51,6 +51,19 @@ class PairWriter:
             if (label[window] != UNKNOWN).any():
                 self._write(split, f"{name}_{top}_{left}", first[window], second[window], label[window])
 
+    def write_parts(
+        self, name: str, first: NDArray[Any], second: NDArray[Any], label: NDArray[np.uint8], val_share: float
+    ) -> None:
+        """Write a place of which the lower part, ``val_share`` of its rows, is for validation, whole.
+
+        The upper part is for training, in tiles, none of which reaches into the lower one.
+        """
+        border = round((1 - val_share) * label.shape[0])
+        upper, lower = np.s_[:border], np.s_[border:]
+        self.write("train", name, first[upper], second[upper], label[upper], tiled=True)
+        if border < label.shape[0]:
+            self.write("val", name, first[lower], second[lower], label[lower], tiled=False)
+
     def _write(self, split: str, name: str, *images: NDArray[Any]) -> None:
         for kind, image in zip(("A", "B", "label"), images, strict=True):
             folder = self.folder / split / kind

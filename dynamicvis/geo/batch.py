@@ -1,0 +1,64 @@
+"""Many scenes, one after the other; what is wrong with one does not stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dynamicvis.geo.engine import Progress
+from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.outputs import is_file_name
+from dynamicvis.geo.pipeline import PredictResult, Request, lazy_model, run
+from dynamicvis.geo.scenes import SceneRef
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene.
+
+    Attributes:
+        scene: which one.
+        result: what was written, None when it failed.
+        error: why it failed, one sentence; None when it did not.
+    """
+
+    scene: SceneRef
+    result: PredictResult | None
+    error: str | None
+
+
+def run_scenes(
+    scenes: Sequence[SceneRef], request: Request, progress: Callable[[SceneRef], Progress] | None = None
+) -> Iterator[Outcome]:
+    """Do for each scene what a request asks for, with one model.
+
+    Args:
+        scenes: from `dynamicvis.geo.find_scenes`.
+        request: what to do; its own ``scenes`` and ``name`` are not looked at. ``"change"`` takes pairs and not lists.
+        progress: gives the function that is called while a scene is worked on.
+
+    Yields:
+        An outcome for each scene, as soon as it is known.
+
+    Raises:
+        GeoError: there is no scene, or several are to go into one file.
+        ModelFileError: the model cannot be used.
+    """
+    if not scenes:
+        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
+    if len(scenes) > 1 and is_file_name(request.out):
+        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
+    request = replace(request, model=lazy_model(request))
+    for scene in scenes:
+        if scene.problem is not None:
+            yield Outcome(scene, None, scene.problem)
+            continue
+        try:
+            result = run(
+                replace(request, scenes=(scene.path,), name=scene.name),
+                None if progress is None else progress(scene),
+            )
+        except (GeoError, OSError) as error:
+            yield Outcome(scene, None, str(error))
+        else:
+            yield Outcome(scene, result, None)

@@ -1,0 +1,379 @@
+"""Reading, model and writing of a scene, side by side.
+
+Reader threads fetch tiles ahead, the calling thread runs the model, a writer thread blends and stores. The queues
+between them are bounded, so memory does not depend on the size of the scene; batches never reach across a row of tiles,
+so that the numbers do not depend on who computes which row.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicvis.geo.assembly import StoredBand
+from dynamicvis.geo.bands import BandWriter
+from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.merge import Candidates
+from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
+from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
+from dynamicvis.geo.tiles import Extent, Grid, Tile
+from dynamicvis.geo.work import Work
+
+Read = tuple[NDArray[np.float32], NDArray[np.bool_]]
+_POLL = 0.2  # seconds between two looks at what other processes have done
+
+
+class Source(Protocol):
+    """What the engine needs of a scene: windows of it, from any thread."""
+
+    path: str
+    height: int
+    width: int
+
+    def read(self, window: Extent) -> Read:
+        """Values (bands, height, width) and where there is data (height, width)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to make of a scene.
+
+    Attributes:
+        source: the scene.
+        predict: the model.
+        grid: the tiles.
+        rasters: made of the model's maps; none for a model that gives objects or vectors.
+        score_threshold: objects below it are dropped.
+        batch_size: tiles in one call of the model.
+        readers: threads that read.
+    """
+
+    source: Source
+    predict: Predictor
+    grid: Grid
+    rasters: Sequence[RasterSpec] = ()
+    score_threshold: float = 0.0
+    batch_size: int = 4
+    readers: int = 2
+
+
+@dataclass
+class Times:
+    """Where a run spent its time, seconds.
+
+    Attributes:
+        model: inside the model.
+        waited_for_reading: the model had no tile to work on.
+        waited_for_writing: the model had to wait until its last results were taken.
+        tiles, empty: tiles that the model saw, and tiles without data.
+    """
+
+    model: float = 0.0
+    waited_for_reading: float = 0.0
+    waited_for_writing: float = 0.0
+    tiles: int = 0
+    empty: int = 0
+    total: float = field(default=0.0)
+
+    def report(self) -> str:
+        """One sentence that says which of the three the run waited for."""
+        waits = {"reading": self.waited_for_reading, "writing": self.waited_for_writing, "the model": self.model}
+        slowest = max(waits, key=lambda name: waits[name])
+        shares = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in waits.items())
+        return f"most of the time went to {slowest} ({shares})"
+
+
+# Called with the number of tiles done, by whomever, of all tiles, and the number of pixels of the scene.
+Progress = Callable[[int, int, int], None]
+
+
+def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
+    """Compute all bands that nobody else computes, and wait for those that others do.
+
+    Returns when every band has its journal entry. Whatever stops it, finished bands stay and the one in the making
+    leaves nothing behind.
+
+    Raises:
+        GeoError: the scene is damaged, or the disk is full.
+        ValueError: the model's answer does not fit its input.
+    """
+    times = Times()
+    start = time.perf_counter()
+    report = _Report(job.grid, work, progress)
+    report()
+    while not work.gone:
+        try:
+            with _Pipeline(job, work, times, report) as pipeline:
+                pipeline.run()
+        except OSError as error:
+            if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
+                break
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                out_dir = work.folder.parents[2]
+                raise GeoError(
+                    f"the disk of {out_dir} is full; free some space and start again, what is done is kept"
+                ) from error
+            raise
+        if report.all_done():
+            break
+        time.sleep(_POLL)
+        report()
+    times.total = time.perf_counter() - start
+    return times
+
+
+def band_name(row: int) -> str:
+    """The unit of work of a row of tiles."""
+    return f"band-{row:06d}"
+
+
+def tiles_with_data(grid: Grid, work: Work) -> int:
+    """How many tiles the model saw, here and elsewhere."""
+    return sum((work.entry(band_name(row)) or {"tiles": 0})["tiles"] for row in range(len(grid.rows.starts)))
+
+
+def stored_bands(grid: Grid, work: Work) -> list[StoredBand]:
+    """The finished bands of a scene whose model makes maps."""
+    stored = []
+    for row in range(len(grid.rows.starts)):
+        entry = work.entry(band_name(row)) or {}
+        path = work.folder / f"{band_name(row)}.raw"
+        stored.append(StoredBand(path, entry["offsets"], entry["channels"], entry["bands"]))
+    return stored
+
+
+def stored_objects(grid: Grid, work: Work) -> Iterator[tuple[Tile, Candidates]]:
+    """The candidates of each tile that has some, row by row."""
+    for row, path in _stored_arrays(grid, work):
+        with np.load(path) as arrays:
+            yield from load_candidates(arrays, list(grid.band(row)))
+
+
+def stored_vectors(grid: Grid, work: Work) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
+    """The vector (D,) of each tile that has data, row by row."""
+    for row, path in _stored_arrays(grid, work):
+        tiles = list(grid.band(row))
+        with np.load(path) as arrays:
+            for column, vector in zip(arrays["vector_columns"], arrays["vectors"], strict=True):
+                yield tiles[column], vector
+
+
+def _stored_arrays(grid: Grid, work: Work) -> Iterator[tuple[int, Path]]:
+    for row in range(len(grid.rows.starts)):
+        path = work.folder / f"{band_name(row)}.npz"
+        if path.exists():
+            yield row, path
+
+
+class _Report:
+    """Counts what is done, here and elsewhere, and tells it."""
+
+    def __init__(self, grid: Grid, work: Work, progress: Progress | None) -> None:
+        self._work, self._progress = work, progress
+        self._rows, self._columns = len(grid.rows.starts), len(grid.columns.starts)
+        self._pixels = grid.height * grid.width
+        self._done: set[int] = set()
+        self.running = 0
+
+    def __call__(self) -> None:
+        if self._progress is not None:
+            total = self._rows * self._columns
+            if self.running == 0:
+                self.all_done()
+            self._progress(min(len(self._done) * self._columns + self.running, total), total, self._pixels)
+
+    def all_done(self) -> bool:
+        done = self._work.finished()
+        self._done |= {row for row in range(self._rows) if row not in self._done and band_name(row) in done}
+        return len(self._done) == self._rows
+
+    def undone(self) -> list[int]:
+        self.all_done()
+        return [row for row in range(self._rows) if row not in self._done]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A tile on its way to the writer; without outputs where it has no data."""
+
+    tile: Tile
+    valid: NDArray[np.bool_]
+    outputs: TileOutputs | None
+    index: int
+
+
+class _Pipeline:
+    """One pass over the bands that can be had; a context that stops its threads whatever happens."""
+
+    def __init__(self, job: Job, work: Work, times: Times, report: _Report) -> None:
+        self._job, self._work, self._times, self._report = job, work, times, report
+        self._items: queue.Queue[_Item | None] = queue.Queue(maxsize=2 * job.batch_size)
+        self._error: BaseException | None = None
+        self._claimed: set[int] = set()
+
+    def __enter__(self) -> _Pipeline:
+        self._readers = ThreadPoolExecutor(self._job.readers, "dynamicvis-reader")
+        self._writer = threading.Thread(target=self._write, name="dynamicvis-writer")
+        self._writer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._error = self._error or InterruptedError()
+        self._items.put(None)
+        self._writer.join()
+        self._readers.shutdown(cancel_futures=True)
+        for row in self._claimed:
+            self._work.release(band_name(row))
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def run(self) -> None:
+        """Read and predict; returns early when the writer has failed."""
+        pending: list[tuple[Tile, Read]] = []
+        with_data = 0
+        last_column = len(self._job.grid.columns.starts) - 1
+        for tile, future in self._read_ahead():
+            before = time.perf_counter()
+            values, valid = future.result()
+            self._times.waited_for_reading += time.perf_counter() - before
+            pending.append((tile, (values, valid)))
+            with_data += bool(valid.any())
+            if with_data == self._job.batch_size or tile.column == last_column:
+                self._predict(pending)
+                pending, with_data = [], 0
+            if self._error is not None:
+                return
+
+    def _read_ahead(self) -> Iterator[tuple[Tile, Future[Read]]]:
+        ahead: deque[tuple[Tile, Future[Read]]] = deque()
+        for tile in self._claimed_tiles():
+            ahead.append((tile, self._readers.submit(self._job.source.read, tile.window)))
+            if len(ahead) > self._job.batch_size + self._job.readers:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _claimed_tiles(self) -> Iterator[Tile]:
+        for row in self._report.undone():
+            if self._work.claim(band_name(row)):
+                self._claimed.add(row)
+                yield from self._job.grid.band(row)
+
+    def _predict(self, pending: Sequence[tuple[Tile, Read]]) -> None:
+        batch = [values for _, (values, valid) in pending if valid.any()]
+        outputs = None
+        if batch:
+            before = time.perf_counter()
+            outputs = self._job.predict(np.stack(batch))
+            self._times.model += time.perf_counter() - before
+            _check_length(outputs, len(batch))
+        self._times.tiles += len(batch)
+        self._times.empty += len(pending) - len(batch)
+        before = time.perf_counter()
+        index = 0
+        for tile, (_, valid) in pending:
+            has_data = bool(valid.any())
+            self._items.put(_Item(tile, valid, outputs if has_data else None, index))
+            index += has_data
+        self._times.waited_for_writing += time.perf_counter() - before
+
+    def _write(self) -> None:
+        band: _BandInTheMaking | None = None
+        try:
+            while (item := self._items.get()) is not None:
+                if self._error is not None:
+                    continue
+                try:
+                    band = band or _BandInTheMaking(self._job, self._work, item.tile.row)
+                    band.add(item)
+                    self._report.running = item.tile.column + 1
+                    if item.tile.column == len(self._job.grid.columns.starts) - 1:
+                        band.finish()
+                        band = None
+                        self._claimed.discard(item.tile.row)
+                        self._report.running = 0
+                    self._report()
+                except BaseException as error:
+                    # Handed to the thread that runs the model, which stops at its next tile.
+                    self._error = error
+        finally:
+            if band is not None:
+                band.abandon()
+
+
+class _BandInTheMaking:
+    """What the tiles of one row have given so far."""
+
+    def __init__(self, job: Job, work: Work, row: int) -> None:
+        self._job, self._work, self._row = job, work, row
+        self._raw = work.draft(f"{band_name(row)}.raw")
+        self._arrays = work.draft(f"{band_name(row)}.npz")
+        self._writer = BandWriter(self._raw, job.grid, row, job.rasters) if job.rasters else None
+        self._objects: list[tuple[Tile, Candidates]] = []
+        self._vectors: list[NDArray[np.float32]] = []
+        self._columns: list[int] = []
+        self._with_data = 0
+
+    def add(self, item: _Item) -> None:
+        if item.outputs is None:
+            if self._writer is not None:
+                self._writer.add_empty()
+            return
+        self._with_data += 1
+        outputs, tile = item.outputs, item.tile
+        if self._writer is not None:
+            self._writer.add(tile, {name: maps[item.index] for name, maps in outputs.maps.items()}, item.valid)
+        if outputs.objects is not None:
+            found = to_candidates(
+                tile,
+                outputs.objects[item.index],
+                item.valid,
+                (self._job.grid.height, self._job.grid.width),
+                self._job.score_threshold,
+            )
+            self._objects.append((tile, found))
+        if outputs.vectors is not None:
+            self._vectors.append(outputs.vectors[item.index])
+            self._columns.append(tile.column)
+
+    def finish(self) -> None:
+        drafts = {}
+        entry: dict[str, Any] = {"tiles": self._with_data}
+        if self._writer is not None:
+            self._writer.close()
+            drafts[f"{band_name(self._row)}.raw"] = self._raw
+            entry |= {
+                "offsets": self._writer.offsets,
+                "channels": self._writer.channels,
+                "bands": self._writer.bands,
+            }
+        if self._objects or self._vectors:
+            arrays = candidate_arrays(self._objects)
+            if self._vectors:
+                arrays |= {"vectors": np.array(self._vectors), "vector_columns": np.array(self._columns, np.int64)}
+            save_arrays(self._arrays, arrays)
+            drafts[f"{band_name(self._row)}.npz"] = self._arrays
+        self._work.finish(band_name(self._row), entry, drafts)
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
+        self._arrays.unlink(missing_ok=True)
+
+
+def _check_length(outputs: TileOutputs, length: int) -> None:
+    parts = {**outputs.maps, "objects": outputs.objects, "vectors": outputs.vectors}
+    for name, part in parts.items():
+        if part is not None and len(part) != length:
+            raise ValueError(f"the model gave {name} for {len(part)} tiles of {length}")

@@ -1,0 +1,222 @@
+"""What a model would see of a scene: behind ``dynamicvis info``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.pipeline import tiling
+from dynamicvis.geo.reading import gdal_cache
+from dynamicvis.geo.source import Scene
+from dynamicvis.geo.tasks import make_grid
+from dynamicvis.geo.tiles import Extent
+from dynamicvis.model_card import ModelCard
+
+_WHOLE = 1 << 22  # pixels up to which a scene is read whole; of a larger one samples are
+_SAMPLES = 8  # windows along each axis
+_SAMPLE = 256  # edge of a sample, pixels
+
+
+@dataclass(frozen=True)
+class BandInfo:
+    """One band that is read.
+
+    Attributes:
+        number: in the file, from 1.
+        name: what the file calls it, or None.
+        model_name: what the model takes it for, or None without a model or where it does not fit.
+        dtype: numpy's name of its type.
+        nodata: its NoData value, or None.
+        minimum, maximum, mean, std: of the pixels looked at that hold data; None where none does.
+        normalized_mean, normalized_std: mean and standard deviation as the model sees them, 0 and 1 for imagery like
+            that of its training; None without a model.
+        out_of_range: share of the data outside the model's range of values, 0 to 1; None without a model.
+    """
+
+    number: int
+    name: str | None
+    model_name: str | None
+    dtype: str
+    nodata: float | None
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    std: float | None
+    normalized_mean: float | None
+    normalized_std: float | None
+    out_of_range: float | None
+
+
+@dataclass(frozen=True)
+class SceneInfo:
+    """A scene as a model would see it.
+
+    Attributes:
+        path: as given.
+        width, height: pixels.
+        crs: its name, or None.
+        bounds: left, bottom, right, top in the CRS, or None.
+        pixel_size: metres, or None.
+        bands: those that are read.
+        mask: whether a mask or alpha band, and not only values, says what is data.
+        nodata_share: share of the pixels looked at without data, 0 to 1.
+        sampled: share of the scene's pixels that were looked at, 0 to 1.
+        model: name of the model, or None.
+        model_pixel_size: metres, or None.
+        fits: whether the model can be run on the scene; None without a model.
+        reason: why it cannot, or None.
+        tile, overlap, tiles: edge, overlap (pixels) and number of the model's tiles, or None.
+        notes: sentences about the scene.
+    """
+
+    path: str
+    width: int
+    height: int
+    crs: str | None
+    bounds: tuple[float, float, float, float] | None
+    pixel_size: float | None
+    bands: tuple[BandInfo, ...]
+    mask: bool
+    nodata_share: float
+    sampled: float
+    model: str | None
+    model_pixel_size: float | None
+    fits: bool | None
+    reason: str | None
+    tile: int | None
+    overlap: int | None
+    tiles: int | None
+    notes: tuple[str, ...]
+
+
+def describe_scene(
+    path: str | Path,
+    card: ModelCard | None = None,
+    *,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    bounds: tuple[float, float, float, float] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+) -> SceneInfo:
+    """Look at a scene as a model would.
+
+    Statistics of a scene of more than four million pixels are those of 64 windows spread over it, so that the answer
+    takes a second for a scene of any size.
+
+    Args:
+        path, bands, nodata, bounds: as for `Scene`.
+        card: of the model.
+        tile, overlap: pixels; the card's if not given.
+
+    Raises:
+        GeoError: no raster at all, or one that is damaged. That it does not fit the card is no error.
+    """
+    options: dict[str, Any] = {"bands": bands, "nodata": nodata, "bounds": bounds}
+    reason = None
+    try:
+        scene = Scene(path, card, **options)
+    except GeoError as error:
+        if card is None:
+            raise
+        reason = str(error)
+        scene = Scene(path, None, **options)
+    with scene, gdal_cache():
+        if card and reason is None and not scene.georeferenced:
+            reason = f"{path} has no place on a map, which results need (no CRS or no affine)"
+        return _describe(scene, card, reason, tile, overlap)
+
+
+def _describe(
+    scene: Scene, card: ModelCard | None, reason: str | None, tile: int | None, overlap: int | None
+) -> SceneInfo:
+    values, looked_at = _sample(scene)
+    size: tuple[int | None, int | None] = (None, None)
+    tiles = None
+    if card:
+        size = tiling(card, tile, overlap)
+        tiles = len(make_grid(card, scene.height, scene.width, size[0], size[1]))
+    return SceneInfo(
+        path=scene.path,
+        width=scene.width,
+        height=scene.height,
+        crs=scene.crs.to_string() if scene.crs else None,
+        bounds=_bounds(scene) if scene.georeferenced else None,
+        pixel_size=scene.gsd,
+        bands=tuple(_band(scene, index, values[index]) for index in range(scene.count)),
+        mask=scene.has_mask,
+        nodata_share=1 - values.shape[1] / looked_at,
+        sampled=looked_at / (scene.width * scene.height),
+        model=card.name if card else None,
+        model_pixel_size=card.gsd if card else None,
+        fits=reason is None if card else None,
+        reason=reason,
+        tile=size[0],
+        overlap=size[1],
+        tiles=tiles,
+        notes=tuple(scene.notes),
+    )
+
+
+def _band(scene: Scene, index: int, values: NDArray[np.float32]) -> BandInfo:
+    card = scene.card
+    mean = float(values.mean(dtype=np.float64)) if len(values) else None
+    std = float(values.std(dtype=np.float64)) if len(values) else None
+    normalized: tuple[float | None, float | None] = (None, None)
+    outside = None
+    if card and mean is not None and std is not None:
+        normalized = ((mean - card.mean[index]) / card.std[index], std / card.std[index])
+        outside = float(((values < card.value_range[0]) | (values > card.value_range[1])).mean())
+    return BandInfo(
+        number=scene.bands[index],
+        name=scene.descriptions[index],
+        model_name=card.bands[index] if card else None,
+        dtype=scene.dtypes[index],
+        nodata=scene.nodatavals[index],
+        minimum=float(values.min()) if len(values) else None,
+        maximum=float(values.max()) if len(values) else None,
+        mean=mean,
+        std=std,
+        normalized_mean=normalized[0],
+        normalized_std=normalized[1],
+        out_of_range=outside,
+    )
+
+
+def _sample(scene: Scene) -> tuple[NDArray[np.float32], int]:
+    """Values (bands, N) of the pixels with data among those looked at, and the number of the latter."""
+    parts, looked_at = [], 0
+    for window in _windows(scene.height, scene.width):
+        values, valid = scene.read(window)
+        parts.append(values[:, valid])
+        looked_at += valid.size
+    return np.concatenate(parts, axis=1), looked_at
+
+
+def _windows(height: int, width: int) -> Iterator[Extent]:
+    if height * width <= _WHOLE:
+        yield Extent(0, 0, width, height)
+        return
+    for top in _starts(height):
+        for left in _starts(width):
+            yield Extent(left, top, min(left + _SAMPLE, width), min(top + _SAMPLE, height))
+
+
+def _starts(size: int) -> list[int]:
+    """Where samples begin along an axis: spread from end to end without overlap."""
+    count = max(1, min(_SAMPLES, size // _SAMPLE))
+    return np.linspace(0, max(size - _SAMPLE, 0), count).astype(int).tolist()
+
+
+def _bounds(scene: Scene) -> tuple[float, float, float, float]:
+    affine = scene.affine
+    corners = [(x, y) for x in (0, scene.width) for y in (0, scene.height)]
+    xs = [affine.a * x + affine.b * y + affine.c for x, y in corners]
+    ys = [affine.d * x + affine.e * y + affine.f for x, y in corners]
+    return min(xs), min(ys), max(xs), max(ys)

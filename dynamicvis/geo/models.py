@@ -1,0 +1,81 @@
+"""Models for scenes, from single files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.startup import quick_imports
+from dynamicvis.model_card import find_model, read_card
+
+if TYPE_CHECKING:
+    from dynamicvis.geo.products import TileModel
+
+_OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
+
+
+def load_model(
+    name_or_path: str | Path, device: str = "cpu", *, selection: bool = False, embedding: bool = False
+) -> TileModel:
+    """Load a shipped model by its name, or a model file, of any task.
+
+    Args:
+        name_or_path: a name listed by ``dynamicvis models``, or a file.
+        device: where it runs, such as ``"cpu"``.
+        selection: also give the map ``"selection"``: 1 where a stage of the backbone selected the token, else 0; of a
+            model for change, where it did so in either of the dates.
+        embedding: instead of its own results give ``vectors``, the mean of the backbone's last map. The model's card
+            is then one of task ``"embedding"``, and a model for change takes the bands of one date.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or holds another architecture, or ``selection`` is asked of a
+            model whose backbone selects no tokens.
+        GeoError: the device is not there, or OpenMMLab is not installed.
+    """
+    path = find_model(str(name_or_path))
+    usable_device(device)
+    with openmmlab_for(path), quick_imports(read_card(path)):
+        from dynamicvis.mm.inference import load_tile_model
+
+        return load_tile_model(path, device, selection=selection, embedding=embedding)
+
+
+@contextmanager
+def openmmlab_for(model: str | Path) -> Iterator[None]:
+    """Say what to install where a model needs a package of OpenMMLab that is missing.
+
+    Raises:
+        GeoError: instead of the `ModuleNotFoundError` of such a package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _OPENMMLAB:
+            raise
+        raise GeoError(
+            f"model '{Path(model).stem}' needs OpenMMLab, and {missing} is not installed: "
+            '`pip install "dynamicvis[mm]"`'
+        ) from error
+
+
+def usable_device(device: str) -> str:
+    """The device itself, where models can run.
+
+    Raises:
+        GeoError: torch has no such device here, or the kernels have no backend for it.
+    """
+    import torch
+    from dynamicvis_kernels import choose_backend
+
+    try:
+        # The one test that holds for every kind of device: something can be put there.
+        choose_backend(torch.empty(1, device=device).device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise GeoError(f"device '{device}' is not available here; give --device cpu, or none at all") from error
+    except ValueError as error:
+        raise GeoError(f"device '{device}' cannot run the model: {error}") from error
+    return device

@@ -1,0 +1,213 @@
+"""GDAL as a reader: its settings, its handles for many threads, and its errors in one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.env import getenv, hasenv
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from dynamicvis.geo.errors import GeoError
+
+DEFAULT_CACHE = 128 << 20  # bytes of decoded blocks that GDAL keeps
+
+_REMOTE = re.compile(
+    r"(/vsi\w+/\{?)*/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?[/?]|([a-z]+\+)*(https?|s3|gs|az|oss|ftp)://", re.I
+)
+_EXTENSIONS = (".tif", ".tiff", ".TIF", ".TIFF", ".vrt", ".jp2", ".JP2", ".img", ".ntf", ".png", ".jpg", ".zip", ".gz")
+# GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
+_LOCAL_OPTIONS = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
+_REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the bucket, no search for side-car files
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # header and offsets of most files in the first request
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, doubled each time
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",  # seconds
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",  # bytes per second; slower than this for the next time is a dead connection
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # seconds
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": str(16 << 20),  # bytes for each handle
+}
+
+# Bytes of a decoded block that one byte of the file can stand for at most, times 8 for values of one bit, which are
+# decoded to bytes. Header damage shows in sizes beyond it.
+_LARGEST_EXPANSION = {"none": 8, "packbits": 8 * 128, "lzw": 8 * 4096, "deflate": 8 * 1100}
+_ANY_EXPANSION = 1 << 20
+_CHECKED_BLOCKS = 1 << 16
+_LEAST_ENTRY = 4  # bytes that a TIFF spends on the place and the size of a block, at least
+
+# Python's warning filters belong to the process: only one thread may change them at a time.
+_filters = threading.RLock()
+
+
+def is_remote(path: str) -> bool:
+    """Whether GDAL reads a path through the network."""
+    return _REMOTE.match(path) is not None
+
+
+def gdal_options(path: str) -> dict[str, Any]:
+    """Settings of GDAL for reading one path; those of the environment and of an open `rasterio.Env` go before ours.
+
+    For a remote path they are those that GDAL's documentation recommends for cloud-optimised files: no directory
+    listing, hence no side-car files (``.msk``, ``.tfw``, ``.ovr``), merged ranges, a cache, retries and time-outs.
+    """
+    options = dict(_LOCAL_OPTIONS)
+    if is_remote(path):
+        options |= _REMOTE_OPTIONS
+        if Path(path).suffix in _EXTENSIONS:
+            options["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = ",".join(_EXTENSIONS)
+    options = {name: value for name, value in options.items() if name not in os.environ}
+    return options | (getenv() if hasenv() else {})
+
+
+@contextmanager
+def gdal_cache(size: int = DEFAULT_CACHE) -> Iterator[None]:
+    """Bound GDAL's cache of decoded blocks, which all threads and files of the process share, while the block runs.
+
+    GDAL's own bound is a twentieth of the machine's memory.
+
+    Args:
+        size: bytes, at least 1 MiB.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=max(size, 1 << 20)):
+        yield
+
+
+@contextmanager
+def one_sentence(path: str, message: str) -> Iterator[None]:
+    """Turn whatever GDAL and rasterio raise about a damaged file into a `GeoError`."""
+    try:
+        yield
+    except GeoError:
+        raise
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
+        raise GeoError(f"{path} {message}") from error
+
+
+class Handles:
+    """Open datasets of one file, each used by one thread at a time.
+
+    A handle of GDAL must not be used by two threads at once, and opening one costs requests: a thread borrows one,
+    and a new one is opened only when all are in use.
+
+    Args:
+        path: anything that GDAL can open.
+
+    Raises:
+        GeoError: no raster.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._options = gdal_options(path)
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []
+        self._closed = False
+        with rasterio.Env(**self._options):
+            self._idle.append(_open(path))
+
+    @contextmanager
+    def borrow(self) -> Iterator[Any]:
+        """A dataset for this thread alone, in GDAL's settings for it."""
+        with rasterio.Env(**self._options):
+            with self._lock:
+                if self._closed:
+                    raise ValueError(f"{self.path} is closed")
+                dataset = self._idle.pop() if self._idle else None
+            if dataset is None:
+                dataset = _open(self.path)
+            try:
+                yield dataset
+            finally:
+                with self._lock:
+                    if not self._closed:
+                        self._idle.append(dataset)
+                        dataset = None
+                if dataset is not None:
+                    dataset.close()
+
+    def close(self) -> None:
+        """Close all handles; those in use when they are given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for dataset in idle:
+            dataset.close()
+
+
+@contextmanager
+def without_warnings(*categories: type[Warning]) -> Iterator[None]:
+    """Keep warnings that say nothing to the user from him; safe among threads that all use this function."""
+    with _filters, warnings.catch_warnings():
+        for category in categories:
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+def refuse_damaged(dataset: Any, path: str) -> None:
+    """Refuse a local GeoTIFF that is shorter than its own table of blocks says, or claims an impossible size.
+
+    This finds a file that was cut off before hours are spent on its first part, and a damaged header before memory
+    is spent on it. Blocks that were never written (a sparse file) are no damage.
+
+    Raises:
+        GeoError: the file is cut off or its header is damaged.
+    """
+    if dataset.driver != "GTiff" or not Path(path).is_file():
+        return
+    size = Path(path).stat().st_size
+    by_band = dataset.interleaving is None or dataset.interleaving.value.lower() != "pixel"
+    bands = range(1, dataset.count + 1) if by_band else [1]
+    compression = "none" if dataset.compression is None else dataset.compression.value.lower()
+    expansion = _LARGEST_EXPANSION.get(compression, _ANY_EXPANSION)
+    damaged = f"{path} has a damaged header: it claims {dataset.width} x {dataset.height} pixels; fetch it again"
+    for band in bands:
+        rows, columns = dataset.block_shapes[band - 1]
+        across, down = -(-dataset.width // columns), -(-dataset.height // rows)
+        blocks = across * down
+        if blocks > 64 and blocks * _LEAST_ENTRY * len(bands) > size:
+            raise GeoError(damaged)
+        value_bytes = (1 if by_band else dataset.count) * np.dtype(dataset.dtypes[band - 1]).itemsize
+        tiled = columns < dataset.width or dataset.profile.get("tiled", False)
+        step = max(1, blocks * len(bands) // _CHECKED_BLOCKS)
+        for index in {*range(0, blocks, step), blocks - 1}:
+            place = f"{index % across}_{index // across}"
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{place}", "TIFF", bidx=band)
+            length = dataset.get_tag_item(f"BLOCK_SIZE_{place}", "TIFF", bidx=band)
+            if offset is None or length is None:
+                continue
+            if int(offset) + int(length) > size:
+                raise GeoError(f"{path} is truncated or damaged: its last blocks are missing; fetch it again")
+            # The last strip ends with the raster; tiles are always whole.
+            down_here = rows if tiled else min(rows, dataset.height - index // across * rows)
+            if down_here * columns * value_bytes > int(length) * expansion:
+                raise GeoError(damaged)
+
+
+def _open(path: str) -> Any:
+    if not is_remote(path) and Path(path).is_dir():
+        raise GeoError(f"{path} is a folder; name one raster file in it")
+    try:
+        with without_warnings(NotGeoreferencedWarning):
+            return rasterio.open(path)
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
+        if is_remote(path):
+            reason = str(error).replace(path, "").strip(" :'\"") or type(error).__name__
+            raise GeoError(
+                f"{path} cannot be opened ({reason}); check the address, the network and your credentials"
+            ) from error
+        if "No such file or directory" in str(error):
+            raise GeoError(f"{path} does not exist; check the name of the scene") from error
+        raise GeoError(f"{path} is no raster that GDAL can read; give a GeoTIFF or another GDAL raster") from error

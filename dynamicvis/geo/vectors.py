@@ -1,0 +1,367 @@
+"""Polygons as vector files: GeoPackage, GeoJSON, FlatGeobuf and GeoParquet, written a batch at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.projection import areas, project, to_map
+
+_ROW_GROUP = 65536  # rows of a row group of GeoParquet, at most but for a larger batch
+_ROW_GROUP_BYTES = 1 << 26
+# GeoPackage holds the time of its last change. A fixed one keeps equal results equal byte for byte.
+_NO_DATE = "1970-01-01T00:00:00.000Z"
+_END_OF_GEOJSON = b"]\n}\n"
+
+
+@dataclass(frozen=True)
+class Features:
+    """A batch of polygons with their attributes.
+
+    Attributes:
+        polygons: (N,) shapely polygons or multipolygons in pixel coordinates of the scene (x = column, y = row, from
+            its top left corner), valid.
+        labels: (N,) indices into the classes.
+        scores: (N,) 0 to 1; NaN is written as null.
+        columns: further attributes by name: numbers (N,), or vectors (N, D), which GeoParquet alone can hold.
+    """
+
+    polygons: NDArray[np.object_]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pixels of a scene are.
+
+    Attributes:
+        crs: rasterio CRS; None for a scene without one, whose vectors then hold pixel coordinates and no areas.
+        affine: pixel (column, row) to map (x, y).
+        name: the scene's file, for messages.
+    """
+
+    crs: Any
+    affine: Any
+    name: str
+
+
+def box_features(boxes: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Features:
+    """Rectangles of boxes (N, 4): left, top, right, bottom in pixels."""
+    left, top, right, bottom = boxes.T
+    return Features(np.atleast_1d(shapely.box(left, top, right, bottom)), labels, scores)
+
+
+def write_vectors(
+    path: str | Path,
+    batches: Iterable[Features],
+    place: Place,
+    classes: Sequence[str],
+    *,
+    multi: bool = False,
+) -> int:
+    """Write polygons in the format that the suffix names, a batch in memory at a time.
+
+    ``.gpkg``, ``.fgb`` and ``.parquet`` (GeoParquet 1.1) hold the scene's CRS; ``.geojson`` follows RFC 7946:
+    EPSG:4326, longitude first, 7 decimals, cut at the antimeridian. Attributes are ``id`` (1 to N in the order given),
+    ``class``, ``score`` (4 decimals), ``area_m2`` (on the ellipsoid, 3 decimals) and the batches' own columns. A scene
+    without a CRS gives pixel coordinates and null areas. The features of FlatGeobuf are sorted by place,
+    for its index. Beside the batch, GDAL keeps some 300 bytes per feature of ``.fgb`` and ``.geojson``, and the index
+    of ``.gpkg`` up to a bound of its own; ``.parquet`` keeps nothing. Equal input gives equal bytes.
+
+    The file appears when it is whole: after an error, a file of an earlier run is as it was.
+
+    Args:
+        path: file to write or to replace.
+        batches: all with the same columns.
+        place: of the scene.
+        classes: names that the labels point to.
+        multi: declare and write multipolygons, also for polygons of one part. Needed when some have more.
+
+    Returns:
+        Number of polygons written.
+
+    Raises:
+        GeoError: an unknown suffix, coordinates outside the CRS's area, vectors in a format that cannot hold them, or
+            the file cannot be written.
+        ValueError: polygons of several parts without ``multi``.
+    """
+    path = Path(path)
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        known = ", ".join(VECTOR_SUFFIXES)
+        raise GeoError(f"{path.name} has no suffix of a vector format; name it with one of {known}")
+    stream = _Stream(batches, place, classes, multi, path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".dynamicvis-", dir=path.parent) as folder:
+            staged = Path(folder) / path.name
+            try:
+                write(staged, stream)
+            except Exception as error:
+                # What a batch raised reaches us as an error of Arrow's or GDAL's.
+                if stream.error is not None:
+                    raise stream.error from None
+                if isinstance(error, OSError | RuntimeError | sqlite3.Error | pa.ArrowException):
+                    raise _cannot_be_written(path, str(error).replace(str(staged), path.name)) from error
+                raise
+            staged.replace(path)
+    except OSError as error:
+        raise _cannot_be_written(path, error.strerror or error) from error
+    return stream.count
+
+
+class _Stream:
+    """Batches of features as record batches of Arrow.
+
+    Attributes:
+        error: what the source of the batches raised.
+        count, bounds, kinds: of the features handed out so far; bounds in map coordinates.
+    """
+
+    def __init__(
+        self, batches: Iterable[Features], place: Place, classes: Sequence[str], multi: bool, path: Path
+    ) -> None:
+        self._batches = iter(batches)
+        self._classes = np.array([*classes], dtype=object)
+        self.place = place
+        self.multi = multi
+        self.path = path
+        self.error: Exception | None = None
+        self.count = 0
+        self.kinds: set[str] = set()
+        self.bounds: NDArray[np.float64] | None = None
+        self._first = next(self._batches, None)
+        further = {} if self._first is None else self._first.columns
+        self.fields = [
+            pa.field("id", pa.int64()),
+            pa.field("class", pa.string()),
+            pa.field("score", pa.float64()),
+            pa.field("area_m2", pa.float64()),
+            *(pa.field(name, _arrow_type(values)) for name, values in further.items()),
+        ]
+        self.vectors = [name for name, values in further.items() if values.ndim > 1]
+
+    def schema(self, *further: pa.Field) -> pa.Schema:
+        return pa.schema([*self.fields, *further, pa.field("geometry", pa.binary())])
+
+    def records(
+        self,
+        check: Callable[[NDArray[np.float64]], object] | None = None,
+        further: Callable[[NDArray[np.object_]], list[pa.Array]] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches; ``check`` sees all map coordinates (M, 2), ``further`` gives columns from polygons (N,)."""
+        try:
+            batch, self._first = self._first, None
+            while batch is not None:
+                if len(batch):
+                    yield self._record(batch, check, further)
+                batch = next(self._batches, None)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _record(
+        self,
+        batch: Features,
+        check: Callable[[NDArray[np.float64]], object] | None,
+        further: Callable[[NDArray[np.object_]], list[pa.Array]] | None,
+    ) -> pa.RecordBatch:
+        place = self.place
+        measured = np.full(len(batch), np.nan)
+        if place.crs is not None:
+            measured = areas(batch.polygons, place.affine, place.crs, place.name)
+        polygons = shapely.transform(batch.polygons, lambda points: to_map(points, place.affine))
+        polygons = shapely.orient_polygons(polygons)
+        if check is not None:
+            check(shapely.get_coordinates(polygons))
+        several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
+        if self.multi:
+            parts, owner = shapely.get_parts(polygons, return_index=True)
+            polygons = shapely.multipolygons(parts, indices=owner, out=np.full(len(polygons), shapely.MultiPolygon()))
+        elif several.any():
+            raise ValueError("polygons of several parts need multi=True")
+        self.kinds.add("MultiPolygon" if self.multi else "Polygon")
+        bounds = shapely.total_bounds(polygons)
+        if self.bounds is not None:
+            bounds = np.array([*np.fmin(self.bounds[:2], bounds[:2]), *np.fmax(self.bounds[2:], bounds[2:])])
+        self.bounds = bounds
+        columns = [
+            pa.array(np.arange(self.count + 1, self.count + len(batch) + 1)),
+            pa.array(self._classes[batch.labels], pa.string()),
+            _numbers(batch.scores.round(4)),
+            _numbers(measured.round(3)),
+            *(_numbers(batch.columns[column.name]) for column in self.fields[4:]),
+            *(further(polygons) if further else []),
+            pa.array(shapely.to_wkb(polygons), pa.binary()),
+        ]
+        self.count += len(batch)
+        names = [*(column.name for column in self.fields), *(["bbox"] if further else []), "geometry"]
+        return pa.RecordBatch.from_arrays(columns, names)
+
+
+def _arrow_type(values: NDArray[Any]) -> pa.DataType:
+    scalar = pa.from_numpy_dtype(values.dtype)
+    return scalar if values.ndim == 1 else pa.list_(scalar, values.shape[1])
+
+
+def _numbers(values: NDArray[Any]) -> pa.Array:
+    """Numbers (N,) with null for NaN, or vectors (N, D) as they are."""
+    if values.ndim == 1:
+        return pa.array(values, from_pandas=True)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _write_geopackage(path: Path, stream: _Stream) -> None:
+    import pyogrio
+
+    undefined_cartesian = {"SRID": "-1"} if stream.place.crs is None else {}
+    date = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date or _NO_DATE})
+    try:
+        _write_gdal(path, "GPKG", stream, {"GEOMETRY_NAME": "geom", **undefined_cartesian})
+        _check_geopackage(path, stream.count)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
+
+
+def _write_flatgeobuf(path: Path, stream: _Stream) -> None:
+    _write_gdal(path, "FlatGeobuf", stream, {})
+    _check_flatgeobuf(path, stream.count)
+
+
+def _write_geojson(path: Path, stream: _Stream) -> None:
+    place = stream.place
+
+    def check(points: NDArray[np.float64]) -> None:
+        project(points, place.crs, "EPSG:4326", place.name)
+
+    options = {"RFC7946": "NO" if place.crs is None else "YES", "COORDINATE_PRECISION": "7"}
+    _write_gdal(path, "GeoJSON", stream, options, None if place.crs is None else check)
+    _check_geojson(path)
+
+
+def _write_gdal(
+    path: Path,
+    driver: str,
+    stream: _Stream,
+    layer_options: dict[str, str],
+    check: Callable[[NDArray[np.float64]], object] | None = None,
+) -> None:
+    import pyogrio.raw
+
+    if stream.vectors:
+        raise GeoError(f"{path.name} cannot hold the vectors of column '{stream.vectors[0]}'; name it .parquet")
+    crs = stream.place.crs
+    reader = pa.RecordBatchReader.from_batches(stream.schema(), stream.records(check))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.raw.write_arrow(
+            reader,
+            path,
+            layer=path.stem,
+            driver=driver,
+            geometry_name="geometry",
+            geometry_type="MultiPolygon" if stream.multi else "Polygon",
+            crs=None if crs is None else crs.to_wkt(version="WKT2_2019"),
+            layer_options=layer_options,
+        )
+
+
+def _check_geopackage(path: Path, count: int) -> None:
+    """Raise if the file is not whole: GDAL keeps silent on a disk that is full when it closes a file."""
+    with closing(sqlite3.connect(path)) as database:
+        (written,) = database.execute(f"SELECT count(*) FROM {_quoted(path.stem)}").fetchone()
+        index = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{path.stem}_geom",)).fetchone()
+    if written != count or index is None:
+        raise OSError("its end is missing")
+
+
+def _check_geojson(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - len(_END_OF_GEOJSON), 0))
+        if file.read() != _END_OF_GEOJSON:
+            raise OSError("its end is missing")
+
+
+def _check_flatgeobuf(path: Path, count: int) -> None:
+    import pyogrio.raw
+
+    if count and len(pyogrio.raw.read(path, fids=[count - 1])[2]) != 1:
+        raise OSError("its end is missing")
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _write_parquet(path: Path, stream: _Stream) -> None:
+    from pyarrow import parquet
+
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    bbox = pa.struct([pa.field(corner, pa.float64()) for corner in corners])
+
+    def boxes(polygons: NDArray[np.object_]) -> list[pa.Array]:
+        columns = [pa.array(values) for values in shapely.bounds(polygons).T]
+        return [pa.StructArray.from_arrays(columns, fields=list(bbox))]
+
+    schema = stream.schema(pa.field("bbox", bbox))
+    with parquet.ParquetWriter(path, schema, compression="zstd", write_page_index=True) as writer:
+        waiting: list[pa.RecordBatch] = []
+        for record in stream.records(further=boxes):
+            waiting.append(record)
+            rows = sum(part.num_rows for part in waiting)
+            if rows >= _ROW_GROUP or sum(part.nbytes for part in waiting) >= _ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(waiting, schema), _ROW_GROUP)
+                waiting = []
+        writer.write_table(pa.Table.from_batches(waiting, schema), _ROW_GROUP)
+        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(stream, corners))})
+
+
+def _geo_metadata(stream: _Stream, corners: Sequence[str]) -> dict[str, Any]:
+    """Metadata of a GeoParquet file, specification 1.1.0."""
+    crs = stream.place.crs
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted(stream.kinds),
+        "crs": None if crs is None else crs.to_dict(projjson=True),
+        "edges": "planar",
+        "orientation": "counterclockwise",
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in corners}},
+    }
+    if stream.bounds is not None:
+        column["bbox"] = stream.bounds.tolist()
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _cannot_be_written(path: Path, reason: object) -> GeoError:
+    return GeoError(f"{path.name} cannot be written ({reason}); check the folder and its free space")
+
+
+_WRITERS: dict[str, Callable[[Path, _Stream], None]] = {
+    ".gpkg": _write_geopackage,
+    ".geojson": _write_geojson,
+    ".fgb": _write_flatgeobuf,
+    ".parquet": _write_parquet,
+}
+VECTOR_SUFFIXES = tuple(_WRITERS)
