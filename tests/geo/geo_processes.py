@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Stops:
         self.tiles += 1
         self._act()
 
-    def at_progress(self, done: int, of: int) -> None:
+    def at_progress(self, done: int, of: int, pixels: int) -> None:
         if self._tile == 0 and not self._begun:
             self._act()
         self._begun = True
@@ -123,6 +124,23 @@ class PlaceModel:
                 self._stops.at_tile()
         odd = (images[:, 0] // 32 % 2).astype(np.float32)
         return TileOutputs(maps={"scores": np.stack([1 - odd, odd], axis=1)})
+
+
+class FragileModel(PlaceModel):
+    """Kills its process at the n-th tile of all, once."""
+
+    def __init__(self, log: str | Path, tile: int) -> None:
+        super().__init__(log)
+        self._tile = tile
+
+    def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
+        outputs = super().__call__(images)
+        assert self._log is not None
+        if self._log.counts().total() >= self._tile:
+            with suppress(FileExistsError):
+                self._log.path.with_suffix(".killed").touch(exist_ok=False)
+                _die()
+        return outputs
 
 
 def run_predict(
