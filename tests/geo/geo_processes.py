@@ -1,6 +1,7 @@
 """Processes that run over scenes together, and die when they are told to.
 
-As a program this is a server that has everything imported and no threads, and forks a process for each run.
+As a program this is a server that has everything imported and no threads, and forks a process for each run; with
+arguments it is one run of `run_predict`.
 """
 
 from __future__ import annotations
@@ -283,4 +284,7 @@ def _work(question: dict[str, Any], write: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    if sys.argv[1:]:
+        print(json.dumps(run_predict(*sys.argv[1:])))
+    else:
+        _serve()
