@@ -280,12 +280,12 @@ def test_the_ceiling_does_the_arithmetic_it_claims() -> None:
     threads, lanes = torch.get_num_threads(), 8
     result = run_ceiling(threads * lanes * 16 * 3, torch.float64)
     assert result.shape == (threads, lanes)
-    delta, h, y = -1e-4, -1e-4, 0.0
+    delta, h, y = -1e-4, [-1e-4] * 4, 0.0
     for _ in range(3):
         delta = delta * 0.999 - 0.0001
-        for n in range(1, 17):
-            h = 2.0 ** (n * delta) * h + n * delta * delta
-            y += h * n * delta
+        for n in range(16):
+            h[n % 4] = 2.0 ** ((n + 1) * delta) * h[n % 4] + delta * (16 - n)
+            y += h[n % 4] * (16 - n)
     torch.testing.assert_close(result, torch.full_like(result, y), rtol=1e-12, atol=0)
 
 

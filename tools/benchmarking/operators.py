@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,18 +24,21 @@ SCAN_CHANNELS = 192  # inner channels of the first stage of base
 ATTENTION_DIM = 192  # three heads; the mixer of that width scans twice as many channels
 HEAD_DIM = 64
 _COLD = "selective_scan, cold"
+_KERNEL = "kernel, output ready"
+_CALL = "call, one token"
 
 
 def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
     """The bidirectional selective scan over sequence lengths, and what the CPU's arithmetic would allow.
 
     Every length is compared with the naive version, and transformers' scan with ours. Ours is timed with its inputs in
-    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them.
+    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them. Two
+    more say where its time goes: its kernel, writing into memory that is there, as inference has it, without the page
+    faults of a new output; and the operator on one token, which is the fixed cost of a call.
     """
-    models = ["selective_scan", "naive", "transformers"]
+    models = ["selective_scan", "naive", "transformers", _COLD]
     if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
-        models.append("ceiling")
-    models.append(_COLD)
+        models += ["ceiling", _KERNEL, _CALL]
     sweep = Sweep(settings, models)
     rows = []
     for length in lengths:
@@ -45,7 +49,10 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
             _COLD: partial(selective_scan, *inputs),
             "naive": partial(_naive_scan, inputs),
             "ceiling": partial(run_ceiling, updates, settings.dtype),
+            _CALL: partial(selective_scan, *_scan_inputs(settings, 1, SCAN_CHANNELS)),
         }
+        if _KERNEL in models:
+            calls[_KERNEL] = _kernel_alone(inputs)
         ours = _compare_with_naive(sweep, inputs)
         theirs = sweep.attempt("transformers", partial(_transformers_scan, inputs))
         if theirs is not None:
@@ -56,7 +63,7 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
                 tolerance = max(OPERATOR_TOLERANCES[settings.dtype], OPERATOR_TOLERANCES[torch.float32])
                 error = relative_error([result], [ours])
                 sweep.agree("transformers", Agreement("selective_scan", error, tolerance))
-        timings = sweep.measure(calls, f"{length} tokens", warmed=("selective_scan", "ceiling"))
+        timings = sweep.measure(calls, f"{length} tokens", warmed=("selective_scan", "ceiling", _KERNEL, _CALL))
         rows += [_scan_row(sweep, name, timings, length, updates) for name in models]
     return rows
 
@@ -102,6 +109,13 @@ def _scan_inputs(settings: Settings, length: int, channels: int) -> tuple[torch.
     return u, delta, -rates, B, C, D, z, bias
 
 
+def _kernel_alone(inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
+    cpu = importlib.import_module("dynamicvis_kernels.selective_scan.cpu")  # loads numba
+    u, delta, A, B, C, D, z, bias = inputs
+    out, carry = torch.empty_like(z), cpu.new_carry(z, STATES)
+    return partial(cpu.scan_rows, u, delta, A, B, C, D, z, bias, out, carry, (0, 2), proceed=False)
+
+
 def _naive_scan(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     with naive_kernels():
         return selective_scan(*inputs)
@@ -128,7 +142,9 @@ def _transformers_scan(inputs: Sequence[torch.Tensor]) -> Callable[[], torch.Ten
 def _scan_row(sweep: Sweep, name: str, timings: dict[str, Timing | str], length: int, updates: int) -> Row:
     def rate(model: str) -> float | None:
         timing = timings.get(model)
-        return updates / timing.median / torch.get_num_threads() if isinstance(timing, Timing) else None
+        if isinstance(timing, Timing) and model != _CALL:
+            return updates / timing.median / torch.get_num_threads()
+        return None
 
     per_core, ceiling = (rate(name), rate("ceiling")) if sweep.settings.device.type == "cpu" else (None, None)
     return sweep.row(
@@ -151,6 +167,6 @@ def _compare_with_naive(sweep: Sweep, inputs: Sequence[torch.Tensor]) -> torch.T
     ours = sweep.attempt("selective_scan", partial(selective_scan, *inputs))
     if ours is not None:
         error = relative_error([ours], [_naive_scan(wide(inputs))])
-        for name in ("selective_scan", _COLD):
+        for name in ("selective_scan", _COLD, _KERNEL, _CALL):
             sweep.agree(name, Agreement("naive", error, OPERATOR_TOLERANCES[sweep.settings.dtype]))
     return ours
