@@ -115,9 +115,7 @@ def test_identity_reproduces_any_raster_and_its_mask(tmp_path: Path, dtype: str,
 def test_identity_around_the_size_of_a_tile(tmp_path: Path, size: int, overlap: int) -> None:
     bands = random_bands("uint8", (1, size, size), np.random.default_rng(size))
     path = write_raster(tmp_path / "in.tif", bands)
-    map_raster(
-        same, path, tmp_path / "out.tif", tile=16, overlap=overlap, out_dtype="uint8", creation_options=QUICK
-    )
+    map_raster(same, path, tmp_path / "out.tif", tile=16, overlap=overlap, out_dtype="uint8", creation_options=QUICK)
     np.testing.assert_array_equal(read(tmp_path / "out.tif")[0], bands)
 
 
@@ -246,7 +244,9 @@ def test_a_colour_table_goes_with_bytes_alone(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as sink:
         sink.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
     map_raster(same, path, tmp_path / "float.tif", tile=8, overlap=0)
-    map_raster(lambda images: images.repeat(2, axis=1), path, tmp_path / "two.tif", tile=8, overlap=0, out_dtype="uint8")
+    map_raster(
+        lambda images: images.repeat(2, axis=1), path, tmp_path / "two.tif", tile=8, overlap=0, out_dtype="uint8"
+    )
     for name in ("float.tif", "two.tif"):
         with rasterio.open(tmp_path / name) as written:
             assert ColorInterp.palette not in written.colorinterp

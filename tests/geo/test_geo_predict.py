@@ -13,13 +13,25 @@ import numpy as np
 import pyogrio
 import pytest
 import torch
-from geo_scenes import UTM, blob_scene, find_blobs, find_nothing, make_card, write_raster
+from geo_scenes import (
+    UTM,
+    FakeModel,
+    blob_scene,
+    detection_model,
+    embedding_model,
+    find_blobs,
+    find_nothing,
+    make_card,
+    segmentation_model,
+    write_raster,
+)
 
-from dynamicvis.geo import DetectionModel, GeoError, load_model, predict
-from dynamicvis.geo import pipeline as pipeline_module
+from dynamicvis.geo import GeoError, predict
+from dynamicvis.geo import tasks as tasks_module
+from dynamicvis.geo.pipeline import Settings
 from dynamicvis.model_card import ModelFileError, save_model
 
-MODEL = DetectionModel(make_card(), find_blobs)
+OVERWRITE = Settings(overwrite=True)
 
 
 @pytest.fixture
