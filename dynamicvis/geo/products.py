@@ -70,7 +70,7 @@ def check_outputs(outputs: TileOutputs, card: ModelCard) -> None:
             raise ValueError(f"model '{card.name}' for {card.task} gave no objects")
         for found in outputs.objects:
             labels = np.asarray(found.labels)
-            if len(labels) and not (0 <= labels.min() and labels.max() < classes):
+            if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
                 raise ValueError(f"model '{card.name}' gave labels outside of the card's {classes} classes")
             if card.task == "instance_segmentation" and found.masks is None:
                 raise ValueError(f"model '{card.name}' for {card.task} gave objects without masks")
