@@ -104,7 +104,7 @@ def plot_overlap(path: Path, out: Path) -> None:
             xlabel="overlap of neighbouring tiles, pixels",
             ylabel="pixels of another class, percent",
         )
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 115 * max(point["differing"] for point in part["points"]))
         axes.set_xticks(sorted({point["overlap"] for point in part["points"]}))
         axes.legend(title=f"model {part['model']}")
         figure.savefig(out, dpi=110)
