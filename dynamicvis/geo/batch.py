@@ -44,10 +44,7 @@ def run_scenes(
         GeoError: there is no scene, or several are to go into one file.
         ModelFileError: the model cannot be used.
     """
-    if not scenes:
-        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
-    if len(scenes) > 1 and is_file_name(request.out):
-        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
+    check_scenes(scenes, request)
     request = replace(request, model=lazy_model(request))
     for scene in scenes:
         if scene.problem is not None:
@@ -62,3 +59,15 @@ def run_scenes(
             yield Outcome(scene, None, str(error))
         else:
             yield Outcome(scene, result, None)
+
+
+def check_scenes(scenes: Sequence[SceneRef], request: Request) -> None:
+    """Refuse what cannot be done for any scene.
+
+    Raises:
+        GeoError: there is no scene, or several are to go into one file.
+    """
+    if not scenes:
+        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
+    if len(scenes) > 1 and is_file_name(request.out):
+        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
