@@ -306,7 +306,12 @@ def _prepared(request: Request) -> Iterator[_Prepared]:
             "use `dynamicvis predict`, or give another --model"
         )
     with ExitStack() as stack:
-        scenes = [stack.enter_context(_scene(path, card, settings)) for path in request.scenes]
+        # A pair has the bounds of its first scene: the second may have another CRS.
+        later = replace(settings, bounds=None)
+        scenes = [
+            stack.enter_context(_scene(path, card, later if number else settings))
+            for number, path in enumerate(request.scenes)
+        ]
         name = request.name or Path(scenes[0].path).stem
         if len(scenes) == 1:
             yield _Prepared(scenes[0], scenes[0], None, model, request.out, name, settings)

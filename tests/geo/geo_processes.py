@@ -67,7 +67,7 @@ class Stops:
         self.tiles += 1
         self._act()
 
-    def at_progress(self, done: int, of: int) -> None:
+    def at_progress(self, done: int, of: int, pixels: int) -> None:
         if self._tile == 0 and not self._begun:
             self._act()
         self._begun = True

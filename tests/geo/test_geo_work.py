@@ -187,6 +187,8 @@ def test_a_run_at_work_refuses_other_options_and_shares_with_the_same(
         assert "another run with" in refused["error"]
         assert "is at work on" in refused["error"]
     late = [nursery.start("run_predict", scene=scene, out=out, log=log, resume=resume) for resume in (True, False)]
+    while len(list(out.rglob("worker-*.lease"))) < 3:
+        os.sched_yield()
     go()
     results = [nursery.wait(pid) for pid in (first, *late)]
     assert [result["status"] for result in results] == [0, 0, 0], results
