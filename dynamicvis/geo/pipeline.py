@@ -20,7 +20,7 @@ from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
-from dynamicvis.geo.products import TileModel, TileOutputs
+from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
@@ -364,7 +364,7 @@ def tiling(card: ModelCard, tile: int | None, overlap: int | None) -> tuple[int,
     size = card.tile if tile is None else tile
     if overlap is None:
         overlap = card.overlap if tile is None else min(card.overlap, size // 2)
-    check_tiling(size, overlap, 1)
+    check_tiling(size, overlap)
     return size, overlap
 
 
@@ -377,7 +377,7 @@ class _Prepared:
         card = model.card
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
-        check_tiling(tile, self._overlap, settings.batch_size)
+        check_tiling(tile, self._overlap, settings.batch_size, settings.readers)
         self._outputs = plan_outputs(
             out,
             name,
@@ -466,7 +466,7 @@ class _Prepared:
     def _compute(self, work: Work, progress: Progress | None) -> Times:
         job = Job(
             self._scene,
-            self._model,
+            self._predict,
             self._grid,
             self._task.rasters,
             score_threshold=self._model.card.score_threshold,
@@ -483,6 +483,11 @@ class _Prepared:
                 "give a smaller --batch-size or --tile"
             ) from error
         return times
+
+    def _predict(self, images: NDArray[np.float32]) -> TileOutputs:
+        outputs = self._model(images)
+        check_outputs(outputs, self._model.card)
+        return outputs
 
     def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
         tiles = tiles_with_data(self._grid, work)
