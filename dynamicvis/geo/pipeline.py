@@ -47,6 +47,8 @@ class Settings:
         creation_options: of GDAL's COG driver.
         resume: go on with an interrupted run, and take a finished one for the result; otherwise begin anew.
         overwrite: replace files of an earlier run.
+        campaign: a name that the processes of one call share: what one of them has finished is the result for those
+            that come later, even if they are to begin anew or to overwrite.
     """
 
     formats: Sequence[str] = ()
@@ -64,6 +66,7 @@ class Settings:
     creation_options: Mapping[str, str] = field(default_factory=dict)
     resume: bool = True
     overwrite: bool = False
+    campaign: str | None = None
 
 
 @dataclass(frozen=True)
@@ -396,7 +399,13 @@ class _Prepared:
         place = WorkPlace(outputs.folder, name, outputs.names)
         with (
             gdal_cache(),
-            place.open(self._plan(), resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
+            place.open(
+                self._plan(),
+                resume=settings.resume,
+                overwrite=settings.overwrite,
+                reuse=True,
+                campaign=settings.campaign,
+            ) as work,
         ):
             times = None
             if work.result is None:

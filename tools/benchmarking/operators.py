@@ -26,6 +26,7 @@ HEAD_DIM = 64
 _COLD = "selective_scan, cold"
 _KERNEL = "kernel, output ready"
 _CALL = "call, one token"
+_CEILING, _WHOLE_CEILING = "ceiling", "ceiling, softplus and gate too"
 
 
 def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
@@ -38,7 +39,7 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
     """
     models = ["selective_scan", "naive", "transformers", _COLD]
     if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
-        models += ["ceiling", _KERNEL, _CALL]
+        models += [_CEILING, _WHOLE_CEILING, _KERNEL, _CALL]
     sweep = Sweep(settings, models)
     rows = []
     for length in lengths:
@@ -48,7 +49,8 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
             "selective_scan": partial(selective_scan, *inputs),
             _COLD: partial(selective_scan, *inputs),
             "naive": partial(_naive_scan, inputs),
-            "ceiling": partial(run_ceiling, updates, settings.dtype),
+            _CEILING: partial(run_ceiling, updates, settings.dtype),
+            _WHOLE_CEILING: partial(run_ceiling, updates, settings.dtype, shared=True),
             _CALL: partial(selective_scan, *_scan_inputs(settings, 1, SCAN_CHANNELS)),
         }
         if _KERNEL in models:
@@ -63,7 +65,8 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
                 tolerance = max(OPERATOR_TOLERANCES[settings.dtype], OPERATOR_TOLERANCES[torch.float32])
                 error = relative_error([result], [ours])
                 sweep.agree("transformers", Agreement("selective_scan", error, tolerance))
-        timings = sweep.measure(calls, f"{length} tokens", warmed=("selective_scan", "ceiling", _KERNEL, _CALL))
+        warmed = ("selective_scan", _CEILING, _WHOLE_CEILING, _KERNEL, _CALL)
+        timings = sweep.measure(calls, f"{length} tokens", warmed=warmed)
         rows += [_scan_row(sweep, name, timings, length, updates) for name in models]
     return rows
 
@@ -146,14 +149,19 @@ def _scan_row(sweep: Sweep, name: str, timings: dict[str, Timing | str], length:
             return updates / timing.median / torch.get_num_threads()
         return None
 
-    per_core, ceiling = (rate(name), rate("ceiling")) if sweep.settings.device.type == "cpu" else (None, None)
+    def share(ceiling: str) -> float | None:
+        highest = rate(ceiling)
+        return per_core / highest if per_core and highest else None
+
+    per_core = rate(name) if sweep.settings.device.type == "cpu" else None
     return sweep.row(
         "scan",
         name,
         timings[name],
         length=length,
         updates_per_second_per_core=per_core,
-        share_of_ceiling=per_core / ceiling if per_core and ceiling else None,
+        share_of_ceiling=share(_CEILING),
+        share_of_whole_ceiling=share(_WHOLE_CEILING),
     )
 
 
