@@ -34,8 +34,8 @@ def overlap_curve(model: Path, scene: Path, tile: int, overlaps: Sequence[int], 
     Returns:
         For the model as it is, for the same weights with all tokens kept, and for the model on the scene cut to a
         multiple of the backbone's largest stride, where also the last windows begin at a multiple if tile and overlap
-        are such, one entry an overlap: ``differing`` pixels as a share of all, ``things``, the share of pixels that are not background in the whole forward, and
-        ``iou`` of these with those of the tiles.
+        are such, one entry an overlap: ``differing`` pixels as a share of all, ``things``, the share of pixels that are
+        not background in the whole forward, and ``iou`` of these with those of the tiles.
     """
     points = []
     variants = [(TRAINED, model, scene), (ALIGNED, model, _cut(scene, folder / "cut.tif"))]
