@@ -8,13 +8,29 @@ from contextlib import contextmanager
 import click
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C, with the exit code that shells give it."""
+
+    exit_code = 130
+
+
 @contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn errors of input and output into ``Error: ...`` on stderr and exit code 1."""
-    from dynamicvis.geo.errors import GeoError
+def reported_errors(interrupted: str | None = None) -> Iterator[None]:
+    """Turn errors of input and output into ``Error: ...`` on stderr and exit code 1.
+
+    Args:
+        interrupted: what a user who presses Ctrl-C should know; click's own "Aborted!" if not given.
+    """
+    from dynamicvis.geo.errors import GeoError, describe_os_error
     from dynamicvis.model_card import ModelFileError
 
     try:
         yield
-    except (GeoError, ModelFileError, OSError) as error:
+    except (GeoError, ModelFileError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(describe_os_error(error)) from error
+    except KeyboardInterrupt as error:
+        if interrupted is None:
+            raise
+        raise Interrupted(interrupted) from error

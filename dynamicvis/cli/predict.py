@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import (
+    engine_option,
     formats_option,
     model_option,
     out_option,
@@ -20,7 +20,7 @@ from dynamicvis.cli.options import (
     selection_option,
     tiling_options,
 )
-from dynamicvis.cli.running import print_estimate, progress_bars, report_outcomes
+from dynamicvis.cli.running import Bars, report_outcomes
 
 if TYPE_CHECKING:
     from dynamicvis.geo.pipeline import Settings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def predict(scenes: tuple[str, ...], **options: Any) -> None:
     """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
@@ -54,6 +55,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def embed(scenes: tuple[str, ...], **options: Any) -> None:
     """Write an embedding for every cell of SCENES, a cell being a tile, as raster and as GeoParquet.
@@ -82,7 +84,7 @@ def change(before: str, after: str, **options: Any) -> None:
     from dynamicvis.geo.batch import Outcome
     from dynamicvis.geo.scenes import find_scenes
 
-    with reported_errors():
+    with reported_errors(_interrupted(options)):
         earlier, later = (_single(find_scenes([path], asset=options["asset"]), path) for path in (before, after))
         request = geo.Request(
             "change",
@@ -94,21 +96,20 @@ def change(before: str, after: str, **options: Any) -> None:
             align=options["align"],
             settings=_settings(options),
         )
-        if options["dry_run"]:
-            print_estimate(f"{before} {after}", geo.estimate(request), as_json=options["as_json"])
-            return
-        with progress_bars(options["quiet"] or options["as_json"]) as bar_of:
-            result = geo.run(request, bar_of(earlier))
-    report_outcomes([Outcome(earlier, result, None)], as_json=options["as_json"], quiet=options["quiet"])
+        with Bars(options["quiet"] or options["as_json"]) as bars:
+            if options["dry_run"]:
+                outcome = Outcome(earlier, geo.estimate(request), None)
+            else:
+                outcome = Outcome(earlier, geo.run(request, bars.of(earlier)), None)
+        report_outcomes([outcome], as_json=options["as_json"], quiet=options["quiet"])
 
 
 def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str], options: dict[str, Any]) -> None:
     from dynamicvis import geo
-    from dynamicvis.geo.batch import run_scenes
-    from dynamicvis.geo.errors import GeoError
+    from dynamicvis.geo.batch import estimate_scenes, run_scenes
     from dynamicvis.geo.scenes import find_scenes
 
-    with reported_errors():
+    with reported_errors(_interrupted(options)):
         scenes = find_scenes(arguments, asset=options["asset"])
         request = geo.Request(
             operation,
@@ -118,16 +119,23 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
             device=options["device"],
             settings=_settings(options),
         )
-        if options["dry_run"]:
-            for scene in scenes:
-                if scene.problem is not None:
-                    raise GeoError(scene.problem)
-                one = replace(request, scenes=(scene.path,), name=scene.name)
-                print_estimate(scene.path, geo.estimate(one), as_json=options["as_json"])
-            return
-        with progress_bars(options["quiet"] or options["as_json"]) as bar_of:
-            outcomes = run_scenes(scenes, request, bar_of)
-            report_outcomes(outcomes, as_json=options["as_json"], quiet=options["quiet"])
+        with Bars(options["quiet"] or options["as_json"]) as bars:
+            if options["dry_run"]:
+                outcomes = estimate_scenes(scenes, request)
+            elif options["engine"] == "ray":
+                from dynamicvis.geo.ray_engine import run_scenes_on_ray
+
+                outcomes = run_scenes_on_ray(scenes, request, workers=options["workers"])
+            else:
+                outcomes = run_scenes(scenes, request, bars.of)
+            report_outcomes(bars.between(outcomes), as_json=options["as_json"], quiet=options["quiet"])
+
+
+def _interrupted(options: dict[str, Any]) -> str:
+    if options["dry_run"]:
+        return "interrupted; nothing was written"
+    again = "the same command" if options["resume"] else "the same command without --no-resume"
+    return f"interrupted; finished rows of tiles are kept, and {again} goes on from there"
 
 
 def _single(scenes: Sequence[Any], argument: str) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,84 +18,116 @@ if TYPE_CHECKING:
 
 
 def report_outcomes(outcomes: Iterable[Outcome], *, as_json: bool, quiet: bool) -> None:
-    """Print what was written for each scene; at the end which ones failed, and why, with exit code 1.
+    """Print what was written, or would be, for each scene; at the end which ones failed, and why, with exit code 1.
 
-    Paths and counts go to stdout, all else to stderr.
+    Paths and counts go to stdout, all else to stderr. Where the work is broken off, what is known so far is printed.
     """
     finished: list[Outcome] = []
-    for outcome in outcomes:
-        finished.append(outcome)
-        if outcome.result is not None and not as_json:
-            _print_result(outcome.result, quiet=quiet)
-    if as_json:
-        click.echo(json.dumps([_as_dictionary(outcome) for outcome in finished], indent=2))
-    failed = [outcome for outcome in finished if outcome.error is not None]
+    try:
+        for outcome in outcomes:
+            finished.append(outcome)
+            if outcome.result is not None and not as_json:
+                _print_result(outcome.scene, outcome.result, quiet=quiet)
+    finally:
+        if as_json and finished:
+            click.echo(json.dumps([_as_dictionary(outcome) for outcome in finished], indent=2))
+        failed = [outcome for outcome in finished if outcome.error is not None]
+        if len(finished) > 1:
+            for outcome in failed:
+                click.echo(f"Error: {outcome.error}", err=True)
     if failed and len(finished) == 1:
         raise click.ClickException(failed[0].error or "")
-    for outcome in failed:
-        click.echo(f"Error: {outcome.error}", err=True)
     if failed:
         click.echo(f"{len(failed)} of {len(finished)} scenes failed", err=True)
         raise SystemExit(1)
 
 
-def print_estimate(scene: str, estimate: Estimate, *, as_json: bool) -> None:
-    """Print what a run would take."""
-    if as_json:
-        content = {"scene": scene, **asdict(estimate), "paths": [str(path) for path in estimate.paths]}
-        click.echo(json.dumps(content, indent=2))
-        return
-    memory = "unknown on this system" if estimate.memory is None else f"about {_size(estimate.memory)}"
-    rows = {
-        "grid": f"{estimate.rows} x {estimate.columns} tiles of {estimate.tile} pixels, overlap {estimate.overlap}",
-        "memory": memory,
-        "scratch": f"up to {_size(estimate.scratch)} next to the output",
-        "output": f"rasters of {_size(estimate.output)} before compression" if estimate.output else "no raster",
-        "files": ", ".join(str(path) for path in estimate.paths),
-    }
-    click.echo("\n".join([scene, *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
-    for note in estimate.notes:
-        click.echo(f"Note: {note}", err=True)
+class Bars:
+    """A bar for each scene on stderr, when that is a terminal: tiles and megapixels a second, and the time left.
+
+    Args:
+        quiet: show none.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def of(self, scene: SceneRef) -> Progress:
+        """What is to be called while a scene is worked on."""
+        from tqdm import tqdm
+
+        self.close()
+        first = 0
+
+        def report(done: int, total: int, pixels: int) -> None:
+            nonlocal first
+            if self._bar is None:
+                # What an interrupted run has done does not count for the speed. disable=None: not on a terminal.
+                first = done
+                disable = True if self._quiet else None
+                self._bar = tqdm(total=total, initial=done, unit="tile", desc=scene.name, disable=disable)
+            bar = self._bar
+            elapsed = bar.format_dict["elapsed"]
+            if elapsed and not bar.disable:
+                rate = pixels * (done - first) / total / elapsed / 1e6
+                bar.set_postfix_str(f"{rate:.1f} Mpx/s", refresh=False)
+            bar.update(done - bar.n)
+
+        return report
+
+    def between(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """The outcomes, with the bar closed before something is printed about one."""
+        for outcome in outcomes:
+            self.close()
+            yield outcome
 
 
-@contextmanager
-def progress_bars(quiet: bool) -> Iterator[Callable[[SceneRef], Progress]]:
-    """A bar for each scene on stderr, when that is a terminal: tiles and megapixels a second, and the time left."""
-    from tqdm import tqdm
+def _print_result(scene: SceneRef, result: PredictResult | Estimate, *, quiet: bool) -> None:
+    from dynamicvis.geo.pipeline import Estimate
 
-    with ExitStack() as stack:
-
-        def bar_of(scene: SceneRef) -> Progress:
-            bars: list[Any] = []
-
-            def report(done: int, total: int, pixels: int) -> None:
-                if not bars:
-                    # disable=None: silent when stderr is no terminal.
-                    disable = True if quiet else None
-                    bars.append(stack.enter_context(tqdm(total=total, unit="tile", desc=scene.name, disable=disable)))
-                bar = bars[0]
-                advance = done - bar.n
-                elapsed = bar.format_dict["elapsed"]
-                if elapsed and not bar.disable:
-                    bar.set_postfix_str(f"{pixels * done / total / elapsed / 1e6:.1f} Mpx/s", refresh=False)
-                bar.update(advance)
-
-            return report
-
-        yield bar_of
-
-
-def _print_result(result: PredictResult, *, quiet: bool) -> None:
     if not quiet:
         for note in result.notes:
             click.echo(f"Note: {note}", err=True)
+    if isinstance(result, Estimate):
+        _print_estimate(scene, result)
+        return
+    if not quiet:
         if result.times is None:
-            click.echo("Note: these files were written by the same run before; --overwrite makes them anew", err=True)
-        if result.times is not None and sys.stderr.isatty():
+            click.echo(
+                f"Note: {result.paths[0].stem} was done before, by the same command; --overwrite does it anew", err=True
+            )
+        elif sys.stderr.isatty():
             click.echo(f"{result.paths[0].stem}: {result.times.report()}", err=True)
     for path in result.paths:
         click.echo(str(path))
     click.echo(_count_line(result))
+
+
+def _print_estimate(scene: SceneRef, estimate: Estimate) -> None:
+    memory = "unknown on this system" if estimate.memory is None else f"about {_size(estimate.memory)}"
+    tiles = f"{estimate.rows} x {estimate.columns} tiles of {estimate.tile} pixels"
+    rows = {
+        "grid": tiles + (f", overlap {estimate.overlap}" if estimate.overlap else ""),
+        "memory": memory,
+        "scratch": f"up to {_size(estimate.scratch)} next to the output",
+        "output": f"rasters of {_size(estimate.output)} before compression" if estimate.output else "no raster",
+    }
+    click.echo("\n".join([scene.path, *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
+    for path in estimate.paths:
+        click.echo(f"  file:    {path}")
 
 
 def _count_line(result: PredictResult) -> str:
@@ -108,16 +139,22 @@ def _count_line(result: PredictResult) -> str:
 
 
 def _as_dictionary(outcome: Outcome) -> dict[str, Any]:
+    from dynamicvis.geo.pipeline import Estimate
+
     content: dict[str, Any] = {"scene": outcome.scene.path, "error": outcome.error}
-    if outcome.result is not None:
-        result = outcome.result
+    result = outcome.result
+    if isinstance(result, Estimate):
+        content |= asdict(result)
+    elif result is not None:
         content |= {
-            "paths": [str(path) for path in result.paths],
+            "paths": result.paths,
             "counts": result.counts,
             "tiles": result.tiles,
-            "notes": list(result.notes),
+            "notes": result.notes,
             "seconds": None if result.times is None else asdict(result.times),
         }
+    if result is not None:
+        content["paths"] = [str(path) for path in result.paths]
     return content
 
 

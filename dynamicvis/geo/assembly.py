@@ -22,10 +22,12 @@ from rasterio.windows import Window
 from dynamicvis.geo.bands import Band, Record, cast, convert, record_columns
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.reading import gdal_cache
 from dynamicvis.geo.tiles import Extent, Grid
 
 _BLOCK = 512
 _CHUNK = 2 * _BLOCK
+_CACHE = 32 << 20  # bytes of decoded blocks; what reading the scene has left in the cache makes room for the rest
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def write_rasters(
         GeoError: a file cannot be written.
     """
     plain = {path: scratch / f"{path.stem}.plain.tif" for path in targets}
-    with _reported([path.name for path in targets]):
+    with gdal_cache(_CACHE), _reported([path.name for path in targets]):
         specs = {plain[path]: spec for path, spec in targets.items()}
         counts = _write_plain(mosaic, grid, specs, place, progress)
         for path, spec in targets.items():
@@ -183,7 +185,7 @@ def write_rows(
     """
     plain = scratch / f"{path.stem}.plain.tif"
     sink: Any = None
-    with _reported([path.name]):
+    with gdal_cache(_CACHE), _reported([path.name]):
         try:
             for top, row in enumerate(rows):
                 if not row:

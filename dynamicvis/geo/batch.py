@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dynamicvis.geo.engine import Progress
-from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.errors import GeoError, describe_os_error
 from dynamicvis.geo.outputs import is_file_name
-from dynamicvis.geo.pipeline import PredictResult, Request, lazy_model, run
+from dynamicvis.geo.pipeline import Estimate, PredictResult, Request, estimate, lazy_model, run
 from dynamicvis.geo.scenes import SceneRef
 
 
@@ -18,12 +18,12 @@ class Outcome:
 
     Attributes:
         scene: which one.
-        result: what was written, None when it failed.
+        result: what was written, or would be; None when it failed.
         error: why it failed, one sentence; None when it did not.
     """
 
     scene: SceneRef
-    result: PredictResult | None
+    result: PredictResult | Estimate | None
     error: str | None
 
 
@@ -44,21 +44,44 @@ def run_scenes(
         GeoError: there is no scene, or several are to go into one file.
         ModelFileError: the model cannot be used.
     """
-    if not scenes:
-        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
-    if len(scenes) > 1 and is_file_name(request.out):
-        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
+
+    def do(one: Request, scene: SceneRef) -> PredictResult:
+        return run(one, None if progress is None else progress(scene))
+
+    yield from _for_each(scenes, request, do)
+
+
+def estimate_scenes(scenes: Sequence[SceneRef], request: Request) -> Iterator[Outcome]:
+    """Say for each scene what `run_scenes` would take; see there. Nothing is written."""
+    yield from _for_each(scenes, request, lambda one, scene: estimate(one))
+
+
+def _for_each(
+    scenes: Sequence[SceneRef], request: Request, do: Callable[[Request, SceneRef], PredictResult | Estimate]
+) -> Iterator[Outcome]:
+    check_scenes(scenes, request)
     request = replace(request, model=lazy_model(request))
     for scene in scenes:
         if scene.problem is not None:
             yield Outcome(scene, None, scene.problem)
             continue
         try:
-            result = run(
-                replace(request, scenes=(scene.path,), name=scene.name),
-                None if progress is None else progress(scene),
-            )
-        except (GeoError, OSError) as error:
+            result = do(replace(request, scenes=(scene.path,), name=scene.name), scene)
+        except GeoError as error:
             yield Outcome(scene, None, str(error))
+        except OSError as error:
+            yield Outcome(scene, None, describe_os_error(error))
         else:
             yield Outcome(scene, result, None)
+
+
+def check_scenes(scenes: Sequence[SceneRef], request: Request) -> None:
+    """Refuse what cannot be done for any scene.
+
+    Raises:
+        GeoError: there is no scene, or several are to go into one file.
+    """
+    if not scenes:
+        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
+    if len(scenes) > 1 and is_file_name(request.out):
+        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")

@@ -7,6 +7,7 @@ so that the numbers do not depend on who computes which row.
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.assembly import StoredBand
 from dynamicvis.geo.bands import BandWriter
+from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
@@ -111,8 +113,18 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
     report = _Report(job.grid, work, progress)
     report()
     while not work.gone:
-        with _Pipeline(job, work, times, report) as pipeline:
-            pipeline.run()
+        try:
+            with _Pipeline(job, work, times, report) as pipeline:
+                pipeline.run()
+        except OSError as error:
+            if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
+                break
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                out_dir = work.folder.parents[2]
+                raise GeoError(
+                    f"the disk of {out_dir} is full; free some space and start again, what is done is kept"
+                ) from error
+            raise
         if report.all_done():
             break
         time.sleep(_POLL)
@@ -196,7 +208,7 @@ class _Item:
     """A tile on its way to the writer; without outputs where it has no data."""
 
     tile: Tile
-    valid: NDArray[np.bool_]
+    valid: NDArray[np.bool_] | None
     outputs: TileOutputs | None
     index: int
 
@@ -229,15 +241,18 @@ class _Pipeline:
 
     def run(self) -> None:
         """Read and predict; returns early when the writer has failed."""
-        pending: list[tuple[Tile, Read]] = []
+        # Of a tile without data nothing is kept, so that any number of them may wait for the rest of a batch.
+        pending: list[tuple[Tile, Read | None]] = []
         with_data = 0
         last_column = len(self._job.grid.columns.starts) - 1
         for tile, future in self._read_ahead():
             before = time.perf_counter()
             values, valid = future.result()
             self._times.waited_for_reading += time.perf_counter() - before
-            pending.append((tile, (values, valid)))
-            with_data += bool(valid.any())
+            has_data = bool(valid.any())
+            pending.append((tile, (values, valid) if has_data else None))
+            del values, valid, future
+            with_data += has_data
             if with_data == self._job.batch_size or tile.column == last_column:
                 self._predict(pending)
                 pending, with_data = [], 0
@@ -258,8 +273,8 @@ class _Pipeline:
                 self._claimed.add(row)
                 yield from self._job.grid.band(row)
 
-    def _predict(self, pending: Sequence[tuple[Tile, Read]]) -> None:
-        batch = [values for _, (values, valid) in pending if valid.any()]
+    def _predict(self, pending: Sequence[tuple[Tile, Read | None]]) -> None:
+        batch = [read[0] for _, read in pending if read is not None]
         outputs = None
         if batch:
             before = time.perf_counter()
@@ -270,10 +285,12 @@ class _Pipeline:
         self._times.empty += len(pending) - len(batch)
         before = time.perf_counter()
         index = 0
-        for tile, (_, valid) in pending:
-            has_data = bool(valid.any())
-            self._items.put(_Item(tile, valid, outputs if has_data else None, index))
-            index += has_data
+        for tile, read in pending:
+            if read is None:
+                self._items.put(_Item(tile, None, None, index))
+            else:
+                self._items.put(_Item(tile, read[1], outputs, index))
+                index += 1
         self._times.waited_for_writing += time.perf_counter() - before
 
     def _write(self) -> None:
@@ -314,7 +331,7 @@ class _BandInTheMaking:
         self._with_data = 0
 
     def add(self, item: _Item) -> None:
-        if item.outputs is None:
+        if item.outputs is None or item.valid is None:
             if self._writer is not None:
                 self._writer.add_empty()
             return

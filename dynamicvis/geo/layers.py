@@ -69,15 +69,17 @@ class ValueLayer:
         path: a raster of any number of bands, from the top left corner of the scene on. Pixels without data are left
             out.
         name: what the values are, for the legend.
-        style: ``"ramp"`` shows the mean of the bands from dark (0) to bright (1); ``"components"`` shows the first
-            three principal components of the bands as red, green and blue.
+        style: ``"ramp"`` shows the mean of the bands from dark (0) to bright (``highest``); ``"components"`` shows
+            the first three principal components of the bands as red, green and blue.
         cell: edge of a pixel of this raster, in pixels of the scene.
+        highest: end of the ramp, in units of the raster.
     """
 
     path: str | Path
     name: str
     style: Literal["ramp", "components"] = "ramp"
     cell: float = 1.0
+    highest: float = 1.0
 
 
 Layer = ObjectLayer | ClassLayer | ValueLayer

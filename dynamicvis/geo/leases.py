@@ -7,23 +7,28 @@ is done under a lease is written elsewhere and moved into place as a whole, with
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RENEWAL = 5.0  # seconds between two renewals
 EXPIRY = 60.0  # seconds without renewal after which a holder counts as gone
+_POLL = 0.05  # seconds between two attempts at a lease that somebody holds for a moment
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Leases:
-    """The leases of one process in one folder; renewed by a thread from `start` until `close`.
+    """The leases of one process in one folder; renewed by a thread from the first one until `close`.
 
     Attributes:
         folder: where the files lie.
@@ -39,14 +44,16 @@ class Leases:
         self._renewer: threading.Thread | None = None
 
     def acquire(self, name: str) -> bool:
-        """Take the lease ``name`` if it is free, or its holder gone."""
+        """Take the lease ``name`` if it is free, or its holder gone; never while the folder does not exist."""
+        with self._lock:
+            if name in self._held:
+                return False
         path = self.folder / f"{name}.lease"
-        if not self._create(path):
-            found = _content(path)
-            if found is None or not self._is_gone(path, found) or not self._evict(path, found):
+        try:
+            if not self._create(path) and not self._take_over(path):
                 return False
-            if not self._create(path):
-                return False
+        except FileNotFoundError:
+            return False
         with self._lock:
             self._held.add(name)
             if self._renewer is None:
@@ -59,15 +66,18 @@ class Leases:
         with self._lock:
             self._held.discard(name)
         path = self.folder / f"{name}.lease"
-        found = _content(path)
-        if found is not None and found.get("token") == self.token:
+        found = _look(path)
+        if found is not None and found.holder.get("token") == self.token:
             path.unlink(missing_ok=True)
 
     @contextmanager
     def waiting_for(self, name: str) -> Iterator[None]:
-        """Hold a lease as soon as it can be had."""
-        while not self.acquire(name):
-            time.sleep(0.05)
+        """Hold a lease as soon as it can be had; the folder is made where it does not exist."""
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.acquire(name):
+                break
+            time.sleep(_POLL)
         try:
             yield
         finally:
@@ -76,8 +86,8 @@ class Leases:
     def others(self) -> bool:
         """Whether a process that is not known to be gone holds a lease here."""
         for path in self.folder.glob("*.lease"):
-            found = _content(path)
-            if found is not None and found.get("token") != self.token and not self._is_gone(path, found):
+            found = _look(path)
+            if found is not None and found.holder.get("token") != self.token and not self._is_gone(found):
                 return True
         return False
 
@@ -88,44 +98,71 @@ class Leases:
             self.release(name)
 
     def _create(self, path: Path) -> bool:
+        content = json.dumps({"token": self.token, "host": _host(), "pid": os.getpid(), "started": _started("self")})
         # Linked into place, so that nobody sees a lease without its content.
         draft = self.folder / f".{self.token}-{threading.get_ident()}"
         try:
-            draft.write_text(json.dumps({"token": self.token, **_this_process()}))
+            draft.write_text(content)
             os.link(draft, path)
         except FileExistsError:
-            return False
+            # Also what a network file system answers whose first answer, that all went well, was lost.
+            found = _look(path)
+            return found is not None and found.holder.get("token") == self.token
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_link(path, content)
         finally:
             draft.unlink(missing_ok=True)
         return True
 
-    def _is_gone(self, path: Path, holder: dict[str, Any]) -> bool:
-        here = _this_process()
-        if holder.get("host") == here["host"]:
-            return _started(holder.get("pid", -1)) != holder.get("started")
+    def _take_over(self, path: Path) -> bool:
+        found = _look(path)
+        if found is None:
+            return self._create(path)
+        if not self._is_gone(found):
+            return False
+        # One process at a time removes a lease that is not its own, so that it never is one that was just taken.
+        lock = path.with_suffix(".eviction")
+        if not self._create(lock):
+            other = _look(lock)
+            if other is not None and self._is_gone(other):
+                lock.unlink(missing_ok=True)
+            return False
         try:
-            # The clock of the file system, which all holders share.
-            clock = self.folder / f".{self.token}-clock"
+            now = _look(path)
+            if now is not None and now.holder == found.holder:
+                path.unlink(missing_ok=True)
+                self._remove_drafts(found.holder)
+            return self._create(path)
+        finally:
+            lock.unlink(missing_ok=True)
+
+    def _is_gone(self, found: _Found) -> bool:
+        if found.holder.get("host") == _host():
+            alive = _is_alive(found.holder.get("pid", -1), found.holder.get("started"))
+            if alive is not None:
+                return not alive
+        # By the clock of the file system, which all holders share.
+        clock = self.folder / f".{self.token}-clock"
+        try:
             clock.touch()
-            age = clock.stat().st_mtime - path.stat().st_mtime
+            now = clock.stat().st_mtime
             clock.unlink(missing_ok=True)
         except FileNotFoundError:
             return False
-        return age > EXPIRY
+        return now - found.renewed > EXPIRY
 
-    def _evict(self, path: Path, holder: dict[str, Any]) -> bool:
-        moved = self.folder / f".{self.token}-evicted"
-        try:
-            path.rename(moved)
-        except FileNotFoundError:
-            return False
-        found = _content(moved)
-        if found != holder:
-            # Somebody else was faster, and this is the lease of a living holder: it goes back.
-            with suppress(FileExistsError):
-                os.link(moved, path)
-        moved.unlink(missing_ok=True)
-        return found == holder
+    def _remove_drafts(self, holder: dict[str, Any]) -> None:
+        """Free the disk of what a process of this machine that is gone had in the making."""
+        token = holder.get("token")
+        if holder.get("host") != _host() or not isinstance(token, str) or not token.isalnum():
+            return
+        for draft in self.folder.glob(f".{token}-*"):
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
 
     def _renew(self) -> None:
         while not self._closed.wait(RENEWAL):
@@ -136,15 +173,36 @@ class Leases:
                     os.utime(self.folder / f"{name}.lease")
 
 
-def _content(path: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Found:
+    """A lease: who holds it (nothing, if its content was lost in a crash of the machine), and its time stamp."""
+
+    holder: dict[str, Any]
+    renewed: float
+
+
+def _look(path: Path) -> _Found | None:
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        # The stamp comes from the open file: a network file system looks it up anew then.
+        with path.open() as file:
+            renewed = os.fstat(file.fileno()).st_mtime
+            text = file.read()
+    except FileNotFoundError:
         return None
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        holder = {}
+    return _Found(holder if isinstance(holder, dict) else {}, renewed)
 
 
-def _this_process() -> dict[str, Any]:
-    return {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
+def _create_without_link(path: Path, content: str) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _host() -> str:
@@ -155,18 +213,25 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _started(pid: int) -> str | None:
-    """When a process of this machine started, None when it is gone."""
+def _started(pid: int | str) -> str | None:
+    """When a process of this machine started; nothing for a zombie, None where the system does not show it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
+    except OSError:
+        return None
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _is_alive(pid: int, started: str | None) -> bool | None:
+    """Whether a process of this machine is alive; None where the system does not tell."""
+    if (now := _started(pid)) is not None:
+        return now == started
+    if os.name == "nt" or pid < 1:
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return None
+        return False
     except OSError:
-        return "alive"
-    return "alive"
+        pass
+    return None

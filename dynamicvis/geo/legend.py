@@ -41,14 +41,14 @@ class Legend:
     Attributes:
         title, summary: name of the scene; model and totals.
         entries: the first `MOST_ENTRIES` of them are shown.
-        ramp: whether to show the colours from 0 to 1.
+        ramp: the value of the brightest colour, None without values; the darkest is 0.
         metres: edge of a pixel of the picture, None without georeference.
     """
 
     title: str
     summary: str
     entries: Sequence[Entry] = ()
-    ramp: bool = False
+    ramp: float | None = None
     metres: float | None = None
 
     def draw(self, width: int, long_edge: int) -> NDArray[np.uint8]:
@@ -110,14 +110,14 @@ class _Pen:
         """Draw all, and return the height in pixels."""
         inner = self.width - 2 * self.margin
         bar = self._scale_bar_width(legend.metres)
-        beside = bar if bar and bar < inner / 3 else 0
+        beside = bar if bar and bar < inner / 3 and inner > 30 * self.size else 0
         self._text_line(legend.title, _INK, 1.25, inner - (beside + self.size if beside else 0))
         if beside:
             self._scale_bar(legend.metres, self.width - self.margin - beside, self._top - 1.6 * self.size)
         if legend.summary:
             self._text_line(legend.summary, _PALE, 1.0, inner)
         if legend.ramp:
-            self._ramp(min(inner, 14 * self.size))
+            self._ramp(min(inner, 14 * self.size), f"{legend.ramp:g}")
         self._entries(legend.entries)
         if bar and not beside and bar <= inner:
             self._scale_bar(legend.metres, self.margin, self._top + 0.2 * self.size)
@@ -187,15 +187,15 @@ class _Pen:
         inside = (x + 1, y + 1, x + side - 1, y + side - 1)
         self._draw.rectangle(inside, outline=color, width=line)
 
-    def _ramp(self, length: float) -> None:
+    def _ramp(self, length: float, highest: str) -> None:
         height = round(0.9 * self.size)
-        low, high = self.length("0"), self.length("1")
+        low, high = self.length("0"), self.length(highest)
         width = max(1, round(length - low - high - self.size))
         bar = np.broadcast_to(ramp_colors(np.linspace(0, 1, width)), (height, width, 3))
         left, top = self.margin, self._top + 0.2 * self.size
         self._write(left, self._top, "0", _PALE)
         self._image.paste(Image.fromarray(np.ascontiguousarray(bar)), (round(left + low + self.size / 2), round(top)))
-        self._write(left + low + width + self.size, self._top, "1", _PALE)
+        self._write(left + low + width + self.size, self._top, highest, _PALE)
         self._top += 1.6 * self.size
 
     def _scale_bar_width(self, metres: float | None) -> float:

@@ -20,11 +20,11 @@ from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
-from dynamicvis.geo.products import TileModel, TileOutputs
+from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
-from dynamicvis.geo.work import Plan, Work, WorkPlace
+from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
 
@@ -47,6 +47,8 @@ class Settings:
         creation_options: of GDAL's COG driver.
         resume: go on with an interrupted run, and take a finished one for the result; otherwise begin anew.
         overwrite: replace files of an earlier run.
+        campaign: a name that the processes of one call share: what one of them has finished is the result for those
+            that come later, even if they are to begin anew or to overwrite.
     """
 
     formats: Sequence[str] = ()
@@ -64,6 +66,7 @@ class Settings:
     creation_options: Mapping[str, str] = field(default_factory=dict)
     resume: bool = True
     overwrite: bool = False
+    campaign: str | None = None
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,12 @@ def _prepared(request: Request) -> Iterator[_Prepared]:
             "use `dynamicvis predict`, or give another --model"
         )
     with ExitStack() as stack:
-        scenes = [stack.enter_context(_scene(path, card, settings)) for path in request.scenes]
+        # A pair has the bounds of its first scene: the second may have another CRS.
+        later = replace(settings, bounds=None)
+        scenes = [
+            stack.enter_context(_scene(path, card, later if number else settings))
+            for number, path in enumerate(request.scenes)
+        ]
         name = request.name or Path(scenes[0].path).stem
         if len(scenes) == 1:
             yield _Prepared(scenes[0], scenes[0], None, model, request.out, name, settings)
@@ -356,7 +364,7 @@ def tiling(card: ModelCard, tile: int | None, overlap: int | None) -> tuple[int,
     size = card.tile if tile is None else tile
     if overlap is None:
         overlap = card.overlap if tile is None else min(card.overlap, size // 2)
-    check_tiling(size, overlap, 1)
+    check_tiling(size, overlap)
     return size, overlap
 
 
@@ -369,7 +377,7 @@ class _Prepared:
         card = model.card
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
-        check_tiling(tile, self._overlap, settings.batch_size)
+        check_tiling(tile, self._overlap, settings.batch_size, settings.readers)
         self._outputs = plan_outputs(
             out,
             name,
@@ -391,17 +399,18 @@ class _Prepared:
         place = WorkPlace(outputs.folder, name, outputs.names)
         with (
             gdal_cache(),
-            place.open(self._plan(), resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
+            place.open(
+                self._plan(),
+                resume=settings.resume,
+                overwrite=settings.overwrite,
+                reuse=True,
+                campaign=settings.campaign,
+            ) as work,
         ):
             times = None
             if work.result is None:
                 times = self._compute(work, progress)
-                work.conclude(
-                    lambda staging: {
-                        "counts": self._task.write(work, staging),
-                        "tiles": tiles_with_data(self._grid, work),
-                    }
-                )
+                work.conclude(lambda staging: self._make_outputs(work, staging))
             done = work.result or {}
         notes = tuple(self._scene.notes)
         return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
@@ -457,7 +466,7 @@ class _Prepared:
     def _compute(self, work: Work, progress: Progress | None) -> Times:
         job = Job(
             self._scene,
-            self._model,
+            self._predict,
             self._grid,
             self._task.rasters,
             score_threshold=self._model.card.score_threshold,
@@ -473,12 +482,20 @@ class _Prepared:
                 f"{self._scene.path}: not enough memory for {job.batch_size} tiles at a time; "
                 "give a smaller --batch-size or --tile"
             ) from error
-        if not work.gone and tiles_with_data(self._grid, work) == 0:
-            work.abandon()
-            raise GeoError(
+        return times
+
+    def _predict(self, images: NDArray[np.float32]) -> TileOutputs:
+        outputs = self._model(images)
+        check_outputs(outputs, self._model.card)
+        return outputs
+
+    def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
+        tiles = tiles_with_data(self._grid, work)
+        if tiles == 0:
+            raise Hopeless(
                 f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
             )
-        return times
+        return {"counts": self._task.write(work, staging), "tiles": tiles}
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:

@@ -122,6 +122,7 @@ def _layer_content(layer: Layer, scene: Ground, card: ModelCard, height: int, wi
         "name": layer.name,
         "note": note,
         "ramp": list(RAMP) if ramp else [],
+        "highest": f"{layer.highest:g}",
         "image": _image_uri(picture),
     }
 

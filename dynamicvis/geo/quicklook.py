@@ -65,7 +65,7 @@ def _room(scene: Ground, card: ModelCard, layer: Layer, beside: bool) -> tuple[i
     if not isinstance(layer, ValueLayer):
         entries = [Entry(name, "1,000,000", "#000000") for name in card.classes][: MOST_ENTRIES + 1]
     summary = _summary(card, "1,000,000 objects")
-    most = Legend(Path(scene.path).name, summary, entries, isinstance(layer, ValueLayer), scene.gsd)
+    most = Legend(Path(scene.path).name, summary, entries, 1.0 if isinstance(layer, ValueLayer) else None, scene.gsd)
     height, width = decimated_size(scene.height, scene.width)
     if beside:
         needed = most.natural_width(height)
@@ -111,7 +111,7 @@ def _draw_layer(
     picture[..., :3] = picture[..., :3].mean(axis=2, keepdims=True)
     _overlay(picture, value_picture(layer, scene, *shape), _VALUE_ALPHA, zoom)
     if layer.style == "ramp":
-        return Legend(title, _summary(card, layer.name), ramp=True, metres=metres)
+        return Legend(title, _summary(card, layer.name), ramp=layer.highest, metres=metres)
     meaning = f"{layer.name}, its first three principal components as red, green and blue"
     return Legend(title, _summary(card, meaning), metres=metres)
 

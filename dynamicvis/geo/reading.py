@@ -21,7 +21,9 @@ from dynamicvis.geo.errors import GeoError
 
 DEFAULT_CACHE = 128 << 20  # bytes of decoded blocks that GDAL keeps
 
-_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?/|^([a-z]+\+)?(https?|s3|gs|az|oss|ftp)://", re.I)
+_REMOTE = re.compile(
+    r"(/vsi\w+/\{?)*/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?[/?]|([a-z]+\+)*(https?|s3|gs|az|oss|ftp)://", re.I
+)
 _EXTENSIONS = (".tif", ".tiff", ".TIF", ".TIFF", ".vrt", ".jp2", ".JP2", ".img", ".ntf", ".png", ".jpg", ".zip", ".gz")
 # GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
 _LOCAL_OPTIONS = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
@@ -52,7 +54,7 @@ _filters = threading.RLock()
 
 def is_remote(path: str) -> bool:
     """Whether GDAL reads a path through the network."""
-    return _REMOTE.search(path) is not None
+    return _REMOTE.match(path) is not None
 
 
 def gdal_options(path: str) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def one_sentence(path: str, message: str) -> Iterator[None]:
         yield
     except GeoError:
         raise
-    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, MemoryError, OSError, TypeError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         raise GeoError(f"{path} {message}") from error
 
 
@@ -200,7 +202,7 @@ def _open(path: str) -> Any:
     try:
         with without_warnings(NotGeoreferencedWarning):
             return rasterio.open(path)
-    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, MemoryError, OSError, TypeError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         if is_remote(path):
             reason = str(error).replace(path, "").strip(" :'\"") or type(error).__name__
             raise GeoError(

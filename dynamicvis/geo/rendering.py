@@ -104,7 +104,7 @@ def value_picture(layer: ValueLayer, scene: Ground, height: int, width: int) -> 
     values, valid = _read(layer.path, layer.cell, scene, height, width, Resampling.average)
     picture = np.zeros((*valid.shape, 4), np.uint8)
     if layer.style == "ramp":
-        picture[..., :3] = ramp_colors(np.where(valid, values.mean(axis=0), 0))
+        picture[..., :3] = ramp_colors(np.where(valid, values.mean(axis=0) / layer.highest, 0))
     else:
         for channel, band in enumerate(_principal_components(values, valid)):
             picture[..., channel] = _stretched(band, valid)
@@ -185,6 +185,8 @@ def _read(
             valid = np.zeros((height, width), bool)
             part = list(range(1, count + 1))
             shape = (rows, columns)
+            if window.width <= columns and window.height <= rows:
+                resampling = Resampling.nearest
             values[:, :rows, :columns] = source.read(
                 part, window=window, out_shape=(count, *shape), resampling=resampling
             )

@@ -134,7 +134,7 @@ class Task:
         if PREVIEW in outputs.suffixes:
             layers = [layer]
             if outputs.selection:
-                layers.append(ValueLayer(staging / outputs.selection_name, "selection"))
+                layers.append(ValueLayer(staging / outputs.selection_name, "selection, percent", highest=100))
             path = staging / outputs.name(PREVIEW)
             write_preview(path, scenery.ground, scenery.card, layers, before=scenery.before)
 

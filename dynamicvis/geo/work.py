@@ -1,8 +1,10 @@
 """The unfinished work on one set of outputs: what was asked, what is done, and who does the rest.
 
-Next to the outputs, ``.dynamicvis/NAME/`` holds the plan, a journal entry for each finished band, and the bands' files.
-Every file is written elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever
-the process or the machine stopped. What stays after a run is ``.dynamicvis/NAME.json``, the record of a finished one.
+Next to the outputs, ``.dynamicvis/NAME/`` holds a folder with the plan, a journal entry for each finished band, and the
+bands' files. It has a name of its own that never comes again, so a process that comes back to it late, when others have
+finished the work and begun another one, finds nothing and harms nothing. Every file is written elsewhere, brought to
+the disk and renamed, so that what has a journal entry is whole, whenever the process or the machine stopped. What stays
+after a run is ``.dynamicvis/NAME/record.json``, the record of a finished one.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from dynamicvis.geo.publish import move_all
 FOLDER = ".dynamicvis"
 _PLAN = "plan.json"
 _FINISH = "finish"
+_LONGEST = 150  # bytes of a folder's name
 _POLL = 0.2  # seconds between two looks at what another process does
 
 
@@ -55,12 +58,25 @@ class Work:
         folder: where the parts lie.
         choices: those of the plan that was here first.
         result: what the record of a finished run of the same plan says, None while there is work to do.
+        campaign: name of the call that this process makes with others.
     """
 
-    def __init__(self, place: WorkPlace, plan: Plan, leases: Leases, found: _Entered, *, reuse: bool) -> None:
-        self._place, self._plan, self._leases, self._reuse = place, plan, leases, reuse
-        self.folder = place.folder
-        self.choices, self.result = found.choices, found.result
+    def __init__(
+        self,
+        place: WorkPlace,
+        plan: Plan,
+        folder: Path,
+        choices: Mapping[str, Any],
+        result: dict[str, Any] | None,
+        *,
+        overwrite: bool,
+        reuse: bool,
+        campaign: str | None,
+    ) -> None:
+        self._place, self._plan, self._overwrite, self._reuse = place, plan, overwrite, reuse
+        self.campaign = campaign
+        self._leases = Leases(folder)
+        self.folder, self.choices, self.result = folder, choices, result
 
     def claim(self, unit: str) -> bool:
         """Take a unit of work that is neither done nor in somebody's hands."""
@@ -105,44 +121,78 @@ class Work:
     @property
     def gone(self) -> bool:
         """Whether another process has finished the work and removed the folder."""
-        return not (self.folder / "plan.json").exists()
-
-    def abandon(self) -> None:
-        """Throw the work away: it cannot come to an end."""
-        self._place.discard()
+        return not (self.folder / _PLAN).exists()
 
     def conclude(self, make_outputs: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Make the outputs of work whose units are all done, in one of the processes, and wait for it in the others.
 
         Args:
             make_outputs: writes every output, under its name, into the folder that it is given, and returns what the
-                record shall hold.
+                record shall hold; raises `Hopeless` where there is nothing to make.
 
         Returns:
             What the record holds, whoever made the outputs; nothing when another process did and no record is kept.
+
+        Raises:
+            GeoError: there is nothing to make outputs of, or an output came to be there meanwhile.
         """
         while not self.gone:
-            if self._leases.acquire(_FINISH):
-                staging = self.draft("outputs")
-                staging.mkdir()
-                try:
-                    self.result = dict(make_outputs(staging))
-                    self._place.publish(self._plan, staging, self.result, keep_record=self._reuse)
-                    return self.result
-                finally:
-                    shutil.rmtree(staging, ignore_errors=True)
-                    self._leases.release(_FINISH)
-            time.sleep(_POLL)
-        result = self._place.record(self._plan) if self._reuse else {}
-        if result is None:
-            raise GeoError(f"{self._place.out_dir}: another process finished this run, but its outputs are not there")
-        return result
+            if not self._leases.acquire(_FINISH):
+                time.sleep(_POLL)
+                continue
+            try:
+                self._make(make_outputs)
+            except Hopeless:
+                raise
+            except Exception:
+                # Whoever took this process for gone has finished the work and removed the folder.
+                if not self.gone:
+                    raise
+            finally:
+                self._leases.release(_FINISH)
+        if self.result is None:
+            self.result = self._place.record(self._plan) if self._reuse else self._place.result_without_record()
+        if self.result is None:
+            raise GeoError(
+                f"another process at work on {self._place.outputs[0]} in {self._place.out_dir} ended without outputs; "
+                "its message says why"
+            )
+        return self.result
+
+    def leave(self) -> None:
+        """Give all leases back, and remove the folder if nothing was done in it and nobody else is at work."""
+        self._leases.close()
+        if self.folder.exists() and not any(self.folder.glob("band-*.json")):
+            with suppress(OSError), self._place.guard():
+                if not any(self.folder.glob("band-*.json")) and not self._leases.others():
+                    discard(self.folder)
+
+    def stay(self) -> None:
+        """Show others that somebody is here, even between two units, until `leave`."""
+        self._leases.acquire(f"worker-{self._leases.token}")
+
+    def _make(self, make_outputs: Callable[[Path], Mapping[str, Any]]) -> None:
+        staging = self.draft("outputs")
+        staging.mkdir()
+        try:
+            result = dict(make_outputs(staging))
+            self._place.publish(self, staging, result, overwrite=self._overwrite, keep_record=self._reuse)
+            self.result = result
+        except Hopeless:
+            with self._place.guard():
+                discard(self.folder)
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    @property
+    def plan_hash(self) -> str:
+        """Of the plan."""
+        return self._plan.hash
 
 
-@dataclass(frozen=True)
-class _Entered:
-    choices: Mapping[str, Any]
-    result: dict[str, Any] | None = None
+class Hopeless(GeoError):
+    """What is done so far cannot be made into outputs, however often the run is started again."""
 
 
 class WorkPlace:
@@ -156,9 +206,8 @@ class WorkPlace:
 
     def __init__(self, out_dir: Path, name: str, outputs: Sequence[str]) -> None:
         self.out_dir, self.outputs = out_dir, tuple(outputs)
-        self.root = out_dir / FOLDER
-        self.folder = self.root / name
-        self._record = self.root / f"{name}.json"
+        self.root = out_dir / FOLDER / _short(name)
+        self._record = self.root / "record.json"
 
     def record(self, plan: Plan) -> dict[str, Any] | None:
         """The record of a finished run of this very plan, None when there is none or its outputs were changed since."""
@@ -171,9 +220,22 @@ class WorkPlace:
             return None
         return record["result"] if same else None
 
+    def _is_of(self, campaign: str | None) -> bool:
+        """Whether the record was written by a process of this campaign."""
+        try:
+            return campaign is not None and json.loads(self._record.read_text()).get("campaign") == campaign
+        except (OSError, ValueError):
+            return False
+
+    def result_without_record(self) -> dict[str, Any] | None:
+        """Nothing to tell of outputs that another process made; None when they are not there."""
+        return {} if all((self.out_dir / name).exists() for name in self.outputs) else None
+
     @contextmanager
-    def open(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool) -> Iterator[Work]:
-        """Begin the work, or join or resume what others began with the same plan.
+    def open(
+        self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None = None
+    ) -> Iterator[Work]:
+        """Begin the work, join others who do the same, or resume what they began.
 
         Finished bands are kept whatever happens in the block; when there is none, nothing is left behind.
 
@@ -183,91 +245,113 @@ class WorkPlace:
             overwrite: replace outputs of an earlier run, and throw away an interrupted one with another plan.
             reuse: keep a record of a finished run, and take its outputs for the result when the same is asked again,
                 unless they are to be replaced.
+            campaign: name of a call that several processes make: outputs of another one of them are never replaced.
 
         Raises:
             GeoError: an output exists, the folder cannot be written to, another run is at work here, or an interrupted
                 one had other options.
         """
-        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
-        leases = Leases(self.folder)
+        made = [folder for folder in (self.out_dir, *self.out_dir.parents) if not folder.exists()]
         try:
-            self._make_root()
-            with self._guard():
-                found = self._enter(plan, leases, resume=resume, overwrite=overwrite, reuse=reuse)
-                if found.result is None:
-                    # Held until the end, so that others see that somebody is here even between two bands.
-                    leases.acquire(f"worker-{leases.token}")
-            yield Work(self, plan, leases, found, reuse=reuse)
+            try:
+                with self.guard():
+                    work = self._enter(plan, resume=resume, overwrite=overwrite, reuse=reuse, campaign=campaign)
+            except OSError as error:
+                reason = "it is a file" if self.out_dir.is_file() else error.strerror or error
+                raise GeoError(f"cannot write to folder {self.out_dir} ({reason}); choose another output") from error
+            try:
+                yield work
+            finally:
+                work.leave()
         finally:
-            leases.close()
-            if self.folder.exists() and not any(self.folder.glob("band-*.json")) and not leases.others():
-                self.discard()
-            for folder in made:
+            # Whatever is empty now; a process that is about to enter makes it again.
+            for folder in (self.root, self.root.parent, *made):
                 with suppress(OSError):
                     folder.rmdir()
 
-    def publish(self, plan: Plan, staging: Path, result: Mapping[str, Any], *, keep_record: bool) -> None:
-        """Move all outputs into place, or none, and remove the work, with or without leaving a record."""
-        sizes = {name: (staging / name).stat().st_size for name in self.outputs}
-        for name in self.outputs:
-            _sync_file(staging / name)
-        with self._guard():
-            move_all(staging, self.out_dir, self.outputs)
-            if keep_record:
-                write_json(self._record, {"plan": plan.hash, "outputs": sizes, "result": result})
-            else:
-                self._record.unlink(missing_ok=True)
-            self.discard()
-
-    def _make_root(self) -> None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = "it is a file" if self.out_dir.is_file() else error.strerror or error
-            raise GeoError(f"cannot write to folder {self.out_dir} ({reason}); choose another output") from error
-
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def guard(self) -> Iterator[None]:
         """One process at a time begins, joins or ends the work of this name."""
         leases = Leases(self.root)
         try:
-            with leases.waiting_for(self.folder.name):
+            with leases.waiting_for("guard"):
                 yield
         finally:
             leases.close()
 
-    def discard(self) -> None:
-        """Remove all parts."""
-        # The plan goes first: without it the folder is nobody's.
-        (self.folder / _PLAN).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def publish(
+        self, work: Work, staging: Path, result: Mapping[str, Any], *, overwrite: bool, keep_record: bool
+    ) -> None:
+        """Move all outputs into place, or none, and remove the work, with or without leaving a record."""
+        sizes = {name: (staging / name).stat().st_size for name in self.outputs}
+        for name in self.outputs:
+            _sync_file(staging / name)
+        begun = work.folder / "publishing.json"
+        with self.guard():
+            if work.gone:
+                return
+            # An output is there already when the process that moved it was killed before it had moved all.
+            if not begun.exists():
+                self._check_outputs(overwrite)
+                write_json(begun, {})
+            self._record.unlink(missing_ok=True)
+            move_all(staging, self.out_dir, self.outputs)
+            sync_folder(self.out_dir)
+            if keep_record:
+                record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
+                write_json(self._record, record)
+            discard(work.folder)
 
-    def _enter(self, plan: Plan, leases: Leases, *, resume: bool, overwrite: bool, reuse: bool) -> _Entered:
-        path = self.folder / _PLAN
-        found = json.loads(path.read_text()) if path.exists() else None
-        if found is not None and found["hash"] == plan.hash and resume:
-            return _Entered(found["choices"])
-        if found is not None and leases.others():
-            other = "" if found["hash"] == plan.hash else f" with {_difference(found['options'], plan.options)}"
-            raise GeoError(
-                f"another run{other} is at work on {self.outputs[0]} in {self.out_dir}; wait for it, "
-                "or choose another output"
-            )
-        if found is not None and resume and not overwrite:
-            raise GeoError(
-                f"{self.out_dir} holds an interrupted run for {self.outputs[0]} with "
-                f"{_difference(found['options'], plan.options)}; give the same options to go on with it, or "
-                "--no-resume to begin anew"
-            )
-        finished = self.record(plan) if reuse and resume and not overwrite else None
+    def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None) -> Work:
+        def work(folder: Path, choices: Mapping[str, Any], result: dict[str, Any] | None = None) -> Work:
+            return Work(self, plan, folder, choices, result, overwrite=overwrite, reuse=reuse, campaign=campaign)
+
+        begun = self._begun()
+        if begun is not None:
+            folder, found = begun
+            same, live = found["hash"] == plan.hash, Leases(folder).others()
+            if same and (resume or live):
+                joined = work(folder, found["choices"])
+                joined.stay()
+                return joined
+            other = _difference(found["options"], plan.options)
+            if live:
+                raise GeoError(
+                    f"another run with {other} is at work on {self.outputs[0]} in {self.out_dir}; wait for it, "
+                    "or choose another output"
+                )
+            if resume and not overwrite:
+                raise GeoError(
+                    f"{self.out_dir} holds an interrupted run for {self.outputs[0]} with {other}; give the same "
+                    "options to go on with it, or --no-resume to begin anew"
+                )
+        wanted = (resume and not overwrite) or self._is_of(campaign)
+        finished = self.record(plan) if reuse and wanted else None
         if finished is not None:
-            return _Entered({}, finished)
+            return work(self.root / "finished", {}, finished)
         self._check_outputs(overwrite)
-        if self.folder.exists():
-            self.discard()
-        self.folder.mkdir()
-        write_json(path, {"hash": plan.hash, "options": plan.options, "choices": plan.choices})
-        return _Entered(plan.choices)
+        if begun is not None:
+            discard(begun[0])
+        folder = self.root / uuid.uuid4().hex[:12]
+        folder.mkdir()
+        write_json(folder / _PLAN, {"hash": plan.hash, "options": plan.options, "choices": plan.choices})
+        new = work(folder, plan.choices)
+        new.stay()
+        return new
+
+    def _begun(self) -> tuple[Path, dict[str, Any]] | None:
+        """The folder of unfinished work, with its plan; what killed processes left half-made is removed."""
+        found = None
+        for path in list(self.root.iterdir()):
+            if path.is_dir():
+                if not path.name.startswith(".") and (path / _PLAN).exists():
+                    found = path, json.loads((path / _PLAN).read_text())
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith("."):
+                # If it is somebody's who waits for the guard, he tries again.
+                path.unlink(missing_ok=True)
+        return found
 
     def _check_outputs(self, overwrite: bool) -> None:
         for path in (self.out_dir / name for name in self.outputs):
@@ -275,6 +359,14 @@ class WorkPlace:
                 raise GeoError(f"{path} is a folder where a file is to be written; choose another output")
             if path.exists() and not overwrite:
                 raise GeoError(f"{path} exists already; add --overwrite to replace it, or choose another output")
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder of work; it is gone for all processes at one moment."""
+    removed = folder.with_name(f".{folder.name}")
+    with suppress(FileNotFoundError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -304,8 +396,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _short(name: str) -> str:
+    """A name for a folder, where that of an output may be too long with what is added to it."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f"{os.fsencode(name)[:_LONGEST].decode(errors='ignore')}-{digest}"
+
+
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first option that two plans do not share, in words."""
+    now = json.loads(json.dumps(now))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             old, new = (json.dumps(options.get(name)) for options in (before, now))

@@ -92,20 +92,22 @@ def check_tensors(operator: str, backend: str, sequences: Expected, parameters: 
         ValueError: names the operator, the argument, what was expected and what came.
     """
     first_name, (first, _) = next(iter(sequences.items()))
-    if first.dtype not in _DTYPES[backend]:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES[backend])
-        raise ValueError(f"{operator}: {first_name} must be one of {known} on {backend} kernels, got {first.dtype}")
-    for name, (tensor, shape) in (sequences | parameters).items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{operator}: {name} must have shape {shape}, got {tuple(tensor.shape)}")
-        allowed = [first.dtype]
-        if name in parameters and first.dtype in _LOW_PRECISION:
-            allowed.append(torch.float32)
-        if tensor.dtype not in allowed or tensor.device != first.device:
-            raise ValueError(
-                f"{operator}: {name} must be {' or '.join(map(str, allowed))} on {first.device} like {first_name}, "
-                f"got {tensor.dtype} on {tensor.device}"
-            )
+    dtype, device = first.dtype, first.device
+    if dtype not in _DTYPES[backend]:
+        known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES[backend])
+        raise ValueError(f"{operator}: {first_name} must be one of {known} on {backend} kernels, got {dtype}")
+    for expected, dtypes in (
+        (sequences, (dtype,)),
+        (parameters, (dtype, torch.float32) if dtype in _LOW_PRECISION else (dtype,)),
+    ):
+        for name, (tensor, shape) in expected.items():
+            if tensor.shape != shape:
+                raise ValueError(f"{operator}: {name} must have shape {shape}, got {tuple(tensor.shape)}")
+            if tensor.dtype not in dtypes or tensor.device != device:
+                raise ValueError(
+                    f"{operator}: {name} must be {' or '.join(map(str, dtypes))} on {device} like {first_name}, "
+                    f"got {tensor.dtype} on {tensor.device}"
+                )
 
 
 def promote_under_autocast(sequences: list[torch.Tensor], parameters: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -123,8 +125,11 @@ def promote_under_autocast(sequences: list[torch.Tensor], parameters: list[torch
 
 def run_in_float32(function: Callable[..., torch.Tensor], *inputs: Any) -> torch.Tensor:
     """``function`` of the inputs with float16 and bfloat16 widened to float32; the result in the first one's type."""
-    with torch.autocast(inputs[0].device.type, enabled=False):
-        return function(*widen(inputs)).to(inputs[0].dtype)
+    first = inputs[0]
+    if not torch.is_autocast_enabled(first.device.type):
+        return function(*widen(inputs)).to(first.dtype)
+    with torch.autocast(first.device.type, enabled=False):
+        return function(*widen(inputs)).to(first.dtype)
 
 
 def widen(inputs: tuple[Any, ...]) -> list[Any]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from llvmlite import ir
 from numba import cfunc, njit, types
@@ -90,8 +90,11 @@ def describe_sequence(tensor: torch.Tensor) -> list[int]:
 
     ``tensor`` is ([2,] batch, length, columns) with dense columns; without directions, both see the same memory.
     """
-    strides = [stride * tensor.element_size() for stride in tensor.stride()[:-1]]
-    return [tensor.data_ptr(), *([0] if tensor.ndim == 3 else []), *strides]
+    size = tensor.element_size()
+    *strides, _ = tensor.stride()
+    if len(strides) == 2:
+        return [tensor.data_ptr(), 0, strides[0] * size, strides[1] * size]
+    return [tensor.data_ptr(), strides[0] * size, strides[1] * size, strides[2] * size]
 
 
 @functools.cache
@@ -108,17 +111,18 @@ def thread_count(tasks: int) -> int:
 def run(function: Callable[[int], None], tasks: int, parameters: Sequence[int]) -> None:
     """Run ``function`` on all threads until ``tasks`` tasks are done; blocks, and releases the interpreter lock."""
     kernel = compile_kernel(function)
-    block = np.array([0, 0, tasks, *parameters], dtype=np.int64)
+    block = array("q", [0, 0, tasks, *parameters])
+    address, _ = block.buffer_info()
     threads = thread_count(tasks)
     if threads == 1:
-        kernel.ctypes(block.ctypes.data)
+        kernel.ctypes(address)
         return
     parallel = _gomp_parallel()
     if parallel is not None:
-        parallel(kernel.address, block.ctypes.data, threads, 0)
+        parallel(kernel.address, address, threads, 0)
         return
-    done = [_thread_pool().submit(kernel.ctypes, block.ctypes.data) for _ in range(threads - 1)]
-    kernel.ctypes(block.ctypes.data)
+    done = [_thread_pool().submit(kernel.ctypes, address) for _ in range(threads - 1)]
+    kernel.ctypes(address)
     for future in done:
         future.result()
 

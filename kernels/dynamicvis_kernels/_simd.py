@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
@@ -50,6 +51,11 @@ _EXP2_DOUBLE = [math.log(2) ** k / math.factorial(k) for k in range(13)]
 _LOG1P_SINGLE = _fit(_log1p_slope, 8, 0.0, 1.0)
 _ATANH_DOUBLE = _fit(_atanh_ratio, 12, 0.0, 1.0 / 9.0)
 LOG2_E = 1.4426950408889634
+
+
+_features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+# Chains of vectors that a kernel writes side by side: what the registers hold, of which AVX-512 has twice as many.
+WAYS = 4 if "+avx512f" in _features else 2
 
 
 class Vector(types.Type):
@@ -302,6 +308,118 @@ def exp2(typing_context, value):
 def exp2_nonpositive(typing_context, value):
     """2**value for lanes that are at most zero, or NaN; lanes too small saturate as in `exp2`."""
     return value(value), _generate_exp2(value, clamp_above=False)
+
+
+def _exp2_of_products(builder: ir.IRBuilder, vector: Vector, left: ir.Value, rights: list[ir.Value]) -> list[ir.Value]:
+    """2**(left * right) of each right, where the product is finite and within the exponents of normal numbers.
+
+    Fewer instructions than `exp2`: adding a large constant rounds the product, inside the multiply-add that forms it,
+    and leaves the whole part in the low bits. The chains of the rights are written side by side.
+    """
+    type_, integers = left.type, _ir_integer(vector)
+    mantissa, coefficients = (23, _EXP2_SINGLE) if vector.scalar == types.float32 else (52, _EXP2_DOUBLE)
+    large = _constant(type_, 1.5 * 2.0**mantissa)
+    rounded = [_multiply_add(builder, left, right, large) for right in rights]
+    negative = [builder.fsub(large, value) for value in rounded]
+    fractions = [_multiply_add(builder, left, *pair) for pair in zip(rights, negative, strict=True)]
+    powers = [_constant(type_, coefficients[-1])] * len(rights)
+    for coefficient in reversed(coefficients[:-1]):
+        constant = _constant(type_, coefficient)
+        powers = [_multiply_add(builder, *pair, constant) for pair in zip(powers, fractions, strict=True)]
+    shift = _constant(integers, mantissa)
+    exponents = [builder.shl(builder.bitcast(value, integers), shift) for value in rounded]
+    return [
+        builder.bitcast(builder.add(builder.bitcast(power, integers), exponent), type_)
+        for power, exponent in zip(powers, exponents, strict=True)
+    ]
+
+
+def _multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
+    """left * right + addend, in one instruction where there is one."""
+    type_ = left.type
+    name = f"llvm.fmuladd.v{type_.count}{'f32' if type_.element == ir.FloatType() else 'f64'}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(type_, [type_] * 3), name)
+    return builder.call(function, [left, right, addend])
+
+
+@intrinsic
+def exp2_of_product(typing_context, left, right):
+    """2**(left * right) where the product is finite and within the exponents of normal numbers; elsewhere anything."""
+
+    def generate(context, builder, sig, args):
+        return _exp2_of_products(builder, left, args[0], [args[1]])[0]
+
+    return left(left, right), generate
+
+
+@intrinsic
+def advance_states(typing_context, d, dx, rates, state, b, c, y):
+    """Advance `WAYS` neighbouring states by ``exp2(d rate) state + dx b``; returns y plus the new ones times c.
+
+    Addresses of vectors (rates, state) and of scalars (b, c). The products ``d rate`` are as `exp2_of_product` needs.
+    """
+
+    def generate(context, builder, sig, args):
+        d, dx, *addresses, y = args
+        type_ = d.type
+
+        def pointer(address: ir.Value, way: int, kind: ir.Type) -> ir.Value:
+            return builder.gep(builder.inttoptr(address, kind.as_pointer()), [ir.IntType(64)(way)])
+
+        def vectors(address: ir.Value) -> list[ir.Value]:
+            loaded = [builder.load(pointer(address, way, type_)) for way in range(WAYS)]
+            for value in loaded:
+                value.align = sig.args[0].scalar.bitwidth // 8
+            return loaded
+
+        def scalars(address: ir.Value) -> list[ir.Value]:
+            loaded = [builder.load(pointer(address, way, type_.element)) for way in range(WAYS)]
+            return [_splat(builder, value, type_) for value in loaded]
+
+        rates, state, b, c = addresses
+        decays = _exp2_of_products(builder, sig.args[0], d, vectors(rates))
+        kept = [builder.fmul(*pair) for pair in zip(decays, vectors(state), strict=True)]
+        new = [_multiply_add(builder, dx, *pair) for pair in zip(scalars(b), kept, strict=True)]
+        for way, value in enumerate(new):
+            builder.store(value, pointer(state, way, type_)).align = sig.args[0].scalar.bitwidth // 8
+        for pair in zip(new, scalars(c), strict=True):
+            y = _multiply_add(builder, *pair, y)
+        return y
+
+    return d(d, dx, rates, state, b, c, y), generate
+
+
+@intrinsic
+def lowest_exponent(typing_context, like):
+    """Exponent of the smallest normal power of two, a float; ``like`` is a float of the scalar type."""
+
+    def generate(context, builder, sig, args):
+        return _ir_scalar(like)(-126.0 if like == types.float32 else -1022.0)
+
+    return like(like), generate
+
+
+@intrinsic
+def minimum(typing_context, left, right):
+    """The smaller of each two lanes; ``left`` where either is NaN."""
+
+    def generate(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered("<", args[1], args[0]), args[1], args[0])
+
+    return left(left, right), generate
+
+
+@intrinsic
+def all_at_least(typing_context, value, bound):
+    """Whether no lane is below the float ``bound``, nor NaN."""
+
+    def generate(context, builder, sig, args):
+        limit = _splat(builder, context.cast(builder, args[1], bound, value.scalar), args[0].type)
+        mask = ir.IntType(value.lanes)
+        reached = builder.bitcast(builder.fcmp_ordered(">=", args[0], limit), mask)
+        return builder.icmp_unsigned("==", reached, mask(2**value.lanes - 1))
+
+    return types.boolean(value, bound), generate
 
 
 @intrinsic

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from dynamicvis_kernels.causal_conv.cpu import blocked_taps, convolve_rows
-from dynamicvis_kernels.selective_scan.cpu import blocked_columns, blocked_rates, scan_rows
+from dynamicvis_kernels.selective_scan.cpu import blocked_columns, new_carry, scan_rows
 
 _CHUNK_ELEMENTS = 1 << 19  # of the inputs or steps of one chunk
 
@@ -44,9 +44,8 @@ def stream_both_ways(
     batch, length, channels = x.shape
     rank, states = dt_proj.shape[1], A.shape[1]
     taps, offsets = blocked_taps(conv_weight, conv_bias)
-    rates, decaying = blocked_rates(A)
-    D, dt_bias = D.contiguous(), dt_bias.contiguous()
-    state = x.new_empty(batch, *rates.shape)
+    A, D, dt_bias = A.contiguous(), D.contiguous(), dt_bias.contiguous()
+    carry = new_carry(x, states)
     chunk = min(length, max(64, _CHUNK_ELEMENTS // (batch * channels)))
     projection = blocked_columns(dt_proj)
     u_memory = x.new_empty(batch * chunk * channels)
@@ -62,7 +61,7 @@ def stream_both_ways(
             torch.mm(u.view(count, -1), x_proj.t(), out=small.view(count, -1))
             low_rank, B, C = small.split([rank, states, states], dim=-1)
             scan_rows(
-                u, low_rank, rates, decaying, B, C, D, z[:, begin:end], dt_bias, out[:, begin:end], state,
+                u, low_rank, A, B, C, D, z[:, begin:end], dt_bias, out[:, begin:end], carry,
                 (direction, direction + 1), proceed=begin != (starts[-1] if direction else 0), projection=projection,
             )  # fmt: skip
     return out

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-# The rasters and detectors made by code are those of the tests of dynamicvis.geo.
+# The rasters and models made by code are those of the tests of dynamicvis.geo.
 sys.path.insert(0, str(Path(__file__).parents[1] / "geo"))
 
-from geo_scenes import find_blobs, make_card
+from cli_models import Loader
+from geo_scenes import make_card
 
 from dynamicvis import model_card
+from dynamicvis.geo import pipeline
 
 
 @pytest.fixture
@@ -28,11 +29,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def loader(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stand-in for the module that builds detectors; ``detector`` is what it gives."""
-    module: Any = types.ModuleType("dynamicvis.mm.inference")
-    module.calls = []
-    module.detector = find_blobs
-    module.load_detector = lambda path, device: module.calls.append((path, device)) or module.detector
-    monkeypatch.setitem(sys.modules, "dynamicvis.mm", types.ModuleType("dynamicvis.mm"))
-    monkeypatch.setitem(sys.modules, "dynamicvis.mm.inference", module)
-    return module
+    """Models of all tasks in the weights folder, named after what they find; they are functions, not networks."""
+    loader = Loader(shipped)
+    monkeypatch.setattr(pipeline, "load_model", loader)
+    return loader

@@ -1,7 +1,8 @@
-"""Rasters made by code, and detectors whose truth is known."""
+"""Rasters made by code, and models of every task whose truth is known."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from dynamicvis.geo.mapping import identity
+from dynamicvis.geo.outlines import label_regions
+from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.model_card import ModelCard
 
 UTM = {"crs": "EPSG:32617", "transform": rasterio.Affine(0.1, 0, 404211.9, 0, -0.1, 3285142.9)}
@@ -101,3 +105,116 @@ def find_blobs(values: NDArray[np.float32]) -> list[tuple[NDArray[Any], NDArray[
 def find_nothing(values: NDArray[np.float32]) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
     """A detector that never finds anything."""
     return [(np.empty((0, 4)), np.empty(0), np.empty(0, int)) for _ in values]
+
+
+class FakeModel:
+    """A model of any task that is a function; remembers the shapes that it was called with.
+
+    Attributes:
+        card: of the model.
+        digest: tells two functions apart, as the digest of its weights does for a model.
+        calls: number of tiles of each call.
+    """
+
+    def __init__(self, card: ModelCard, answer: Callable[[NDArray[np.float32]], TileOutputs]) -> None:
+        self.card, self._answer = card, answer
+        self.digest = identity(answer)
+        self.calls: list[int] = []
+
+    def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
+        """What the function answers."""
+        self.calls.append(len(images))
+        return self._answer(images)
+
+
+Detector = Callable[[NDArray[np.float32]], list[tuple[Any, Any, Any]]]
+
+
+def detection_model(detector: Detector = find_blobs, **changes: Any) -> FakeModel:
+    """A model that gives boxes, scores and labels of a detector."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        return TileOutputs(objects=[TileObjects(*map(np.asarray, found)) for found in detector(images)])
+
+    model = FakeModel(make_card(**changes), answer)
+    model.digest = identity(detector)
+    return model
+
+
+def mask_model(**changes: Any) -> FakeModel:
+    """A model that gives connected bright pixels of one class as masks; see `blob_scene`."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        objects = []
+        for image in images:
+            classes = np.where(image[0] > 200, 0, np.where(image[1] > 200, 1, -1)).astype(np.int32)
+            numbers, count = label_regions(np.pad(classes, 1, constant_values=-1))
+            masks = numbers == np.arange(count)[:, None, None]
+            scores = np.array([image[2][mask][0] / 255 for mask in masks], np.float64)
+            labels = np.array([classes[mask][0] for mask in masks], np.int64)
+            objects.append(TileObjects(np.zeros((count, 4)), scores, labels, masks))
+        return TileOutputs(objects=objects)
+
+    return FakeModel(make_card(task="instance_segmentation", **changes), answer)
+
+
+THREE_CLASSES = {"classes": ("water", "field", "wood"), "colors": ("#0000ff", "#ffd400", "#00a020")}
+
+
+def class_of(values: NDArray[Any]) -> NDArray[np.int64]:
+    """The class of `segmentation_model` and `classification_model` for a value of the first band."""
+    return np.digitize(values, (85, 170))
+
+
+def segmentation_model(**changes: Any) -> FakeModel:
+    """A model that is 60 to 98 percent sure of `class_of` a pixel's red, more the greener it is; also looks."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        sure = 0.6 + images[:, 1] / 255 * 0.38
+        classes = class_of(images[:, 0])
+        scores = np.where(classes[:, None] == np.arange(3)[:, None, None], sure[:, None], (1 - sure[:, None]) / 2)
+        return TileOutputs(maps={"scores": scores.astype(np.float32)})
+
+    return FakeModel(make_card(task="segmentation", **(THREE_CLASSES | changes)), answer)
+
+
+def change_model(**changes: Any) -> FakeModel:
+    """A model that finds change where red differs by more than 50."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        changed = (np.abs(images[:, 3] - images[:, 0]) > 50).astype(np.float32) * 0.8 + 0.1
+        return TileOutputs(maps={"scores": np.stack([1 - changed, changed], axis=1)})
+
+    names = {"classes": ("same", "changed"), "colors": ("#000000", "#ff0000"), "background": 0}
+    return FakeModel(make_card(task="change", **(names | changes)), answer)
+
+
+def classification_model(**changes: Any) -> FakeModel:
+    """A model that is 90 percent sure of `class_of` the mean red of a cell."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        classes = class_of(images[:, 0].mean(axis=(1, 2)))
+        return TileOutputs(vectors=np.where(classes[:, None] == np.arange(3), 0.9, 0.05).astype(np.float32))
+
+    return FakeModel(make_card(task="classification", **(THREE_CLASSES | changes)), answer)
+
+
+def embedding_model(**changes: Any) -> FakeModel:
+    """A model whose vectors are the means of the bands and the deviation of the first."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        means = images.mean(axis=(2, 3))
+        return TileOutputs(vectors=np.concatenate([means, images[:, :1].std(axis=(2, 3))], axis=1))
+
+    return FakeModel(make_card(task="embedding", classes=(), colors=(), **changes), answer)
+
+
+def that_looks(model: FakeModel) -> FakeModel:
+    """The model, which also says where it looked: four stages, in the n-th at pixels above n times 50 in red."""
+
+    def answer(images: NDArray[np.float32]) -> TileOutputs:
+        outputs = model(images)
+        looked = images[:, :1] > 50 * np.arange(1, 5)[:, None, None]
+        return TileOutputs({**outputs.maps, "selection": looked.astype(np.float32)}, outputs.objects, outputs.vectors)
+
+    return FakeModel(model.card, answer)

@@ -280,13 +280,29 @@ def test_the_ceiling_does_the_arithmetic_it_claims() -> None:
     threads, lanes = torch.get_num_threads(), 8
     result = run_ceiling(threads * lanes * 16 * 3, torch.float64)
     assert result.shape == (threads, lanes)
-    delta, h, y = -1e-4, -1e-4, 0.0
+    delta, h, y = -1e-4, [-1e-4] * 4, 0.0
     for _ in range(3):
         delta = delta * 0.999 - 0.0001
-        for n in range(1, 17):
-            h = 2.0 ** (n * delta) * h + n * delta * delta
-            y += h * n * delta
+        for n in range(16):
+            h[n % 4] = 2.0 ** ((n + 1) * delta) * h[n % 4] + delta * (16 - n)
+            y += h[n % 4] * (16 - n)
     torch.testing.assert_close(result, torch.full_like(result, y), rtol=1e-12, atol=0)
+
+
+def test_the_whole_ceiling_has_softplus_skip_and_gate() -> None:
+    threads, lanes = torch.get_num_threads(), 8
+    result = run_ceiling(threads * lanes * 16 * 4, torch.float64, shared=True)
+    raw, h, y, out = -1e-4, [-1e-4] * 4, 0.0, 0.0
+    for t in range(4):
+        raw = raw * 0.999 - 0.0001
+        delta = -math.log1p(math.exp(raw))
+        for n in range(16):
+            h[n % 4] = 2.0 ** ((n + 1) * delta) * h[n % 4] + delta * (16 - n)
+            y += h[n % 4] * (16 - n)
+        y += -1e-4 * raw
+        if t % 2:
+            out += y * raw / (1 + math.exp(-raw)) * 0.5
+    torch.testing.assert_close(result, torch.full_like(result, out), rtol=1e-12, atol=0)
 
 
 def test_the_exponent_is_the_slope_on_logarithmic_axes() -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from safetensors.torch import load_file
 from tools_helpers import ROOT, Run, repeats, tool
 
-from dynamicvis.mm.inference import load_detector
+from dynamicvis.mm.inference import load_tile_model
 from dynamicvis.model_card import ModelFileError, read_card, read_weights, save_model
 
 
@@ -115,29 +115,29 @@ def test_exported_model_detects_what_the_trained_one_does(trained: Run, exported
     expected = runner.model.eval().test_step(batch)[0].pred_instances
 
     image = batch["inputs"][0].numpy()[::-1].astype(np.float32)
-    detections = load_detector(exported)(np.stack([image, image[:, ::-1]]))
-    boxes, scores, labels = detections[0]
+    first, second = load_tile_model(exported)(np.stack([image, image[:, ::-1]])).objects
+    boxes, scores, labels = first.boxes, first.scores, first.labels
     assert len(boxes) == len(expected.scores) > 10
     np.testing.assert_allclose(scores, expected.scores.numpy(), atol=1e-5)
     np.testing.assert_allclose(boxes, expected.bboxes.numpy(), atol=1e-2)
     assert boxes.dtype == np.float64
     assert set(labels.tolist()) == {0}
-    assert not np.array_equal(detections[1][1], scores)
+    assert not np.array_equal(second.scores, scores)
 
 
 def test_scores_below_the_card_are_not_reported(trained: Run, exported, tmp_path):
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 96)).astype(np.float32)
-    everything = load_detector(exported)(image)[0][1]
+    everything = load_tile_model(exported)(image).objects[0].scores
     threshold = float(np.median(everything))
     path = tmp_path / "strict.safetensors"
     arguments = [str(trained.config), str(trained.checkpoint), "-o", str(path), "--name", "strict"]
     assert tool("export_model")([*arguments, "--score-threshold", str(threshold)]) == 0
-    np.testing.assert_array_equal(load_detector(path)(image)[0][1], everything[everything >= threshold])
+    np.testing.assert_array_equal(load_tile_model(path)(image).objects[0].scores, everything[everything >= threshold])
 
 
 def test_wrong_number_of_bands_is_refused(exported):
     with pytest.raises(ValueError, match="3 bands"):
-        load_detector(exported)(np.zeros((1, 4, 64, 64), dtype=np.float32))
+        load_tile_model(exported)(np.zeros((1, 4, 64, 64), dtype=np.float32))
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
@@ -153,14 +153,14 @@ def test_weights_of_another_architecture_are_refused(exported, tmp_path, change)
     path = tmp_path / "other.safetensors"
     save_model(path, weights, read_card(exported))
     with pytest.raises(ModelFileError, match=r"other\.safetensors holds weights of another architecture.*such as"):
-        load_detector(path)
+        load_tile_model(path)
 
 
 def test_loading_says_nothing(exported):
     code = (
         "import sys, numpy\n"
-        "from dynamicvis.mm.inference import load_detector\n"
-        "load_detector(sys.argv[1])(numpy.zeros((1, 3, 64, 64), 'float32'))\n"
+        "from dynamicvis.mm.inference import load_tile_model\n"
+        "load_tile_model(sys.argv[1])(numpy.zeros((1, 3, 64, 64), 'float32'))\n"
         "import mmpretrain\n"
     )
     result = subprocess.run([sys.executable, "-c", code, str(exported)], capture_output=True, text=True, check=False)

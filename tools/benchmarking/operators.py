@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,18 +24,22 @@ SCAN_CHANNELS = 192  # inner channels of the first stage of base
 ATTENTION_DIM = 192  # three heads; the mixer of that width scans twice as many channels
 HEAD_DIM = 64
 _COLD = "selective_scan, cold"
+_KERNEL = "kernel, output ready"
+_CALL = "call, one token"
+_CEILING, _WHOLE_CEILING = "ceiling", "ceiling, softplus and gate too"
 
 
 def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
     """The bidirectional selective scan over sequence lengths, and what the CPU's arithmetic would allow.
 
     Every length is compared with the naive version, and transformers' scan with ours. Ours is timed with its inputs in
-    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them.
+    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them. Two
+    more say where its time goes: its kernel, writing into memory that is there, as inference has it, without the page
+    faults of a new output; and the operator on one token, which is the fixed cost of a call.
     """
-    models = ["selective_scan", "naive", "transformers"]
+    models = ["selective_scan", "naive", "transformers", _COLD]
     if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
-        models.append("ceiling")
-    models.append(_COLD)
+        models += [_CEILING, _WHOLE_CEILING, _KERNEL, _CALL]
     sweep = Sweep(settings, models)
     rows = []
     for length in lengths:
@@ -44,8 +49,12 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
             "selective_scan": partial(selective_scan, *inputs),
             _COLD: partial(selective_scan, *inputs),
             "naive": partial(_naive_scan, inputs),
-            "ceiling": partial(run_ceiling, updates, settings.dtype),
+            _CEILING: partial(run_ceiling, updates, settings.dtype),
+            _WHOLE_CEILING: partial(run_ceiling, updates, settings.dtype, shared=True),
+            _CALL: partial(selective_scan, *_scan_inputs(settings, 1, SCAN_CHANNELS)),
         }
+        if _KERNEL in models:
+            calls[_KERNEL] = _kernel_alone(inputs)
         ours = _compare_with_naive(sweep, inputs)
         theirs = sweep.attempt("transformers", partial(_transformers_scan, inputs))
         if theirs is not None:
@@ -56,7 +65,8 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
                 tolerance = max(OPERATOR_TOLERANCES[settings.dtype], OPERATOR_TOLERANCES[torch.float32])
                 error = relative_error([result], [ours])
                 sweep.agree("transformers", Agreement("selective_scan", error, tolerance))
-        timings = sweep.measure(calls, f"{length} tokens", warmed=("selective_scan", "ceiling"))
+        warmed = ("selective_scan", _CEILING, _WHOLE_CEILING, _KERNEL, _CALL)
+        timings = sweep.measure(calls, f"{length} tokens", warmed=warmed)
         rows += [_scan_row(sweep, name, timings, length, updates) for name in models]
     return rows
 
@@ -102,6 +112,13 @@ def _scan_inputs(settings: Settings, length: int, channels: int) -> tuple[torch.
     return u, delta, -rates, B, C, D, z, bias
 
 
+def _kernel_alone(inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
+    cpu = importlib.import_module("dynamicvis_kernels.selective_scan.cpu")  # loads numba
+    u, delta, A, B, C, D, z, bias = inputs
+    out, carry = torch.empty_like(z), cpu.new_carry(z, STATES)
+    return partial(cpu.scan_rows, u, delta, A, B, C, D, z, bias, out, carry, (0, 2), proceed=False)
+
+
 def _naive_scan(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     with naive_kernels():
         return selective_scan(*inputs)
@@ -128,16 +145,23 @@ def _transformers_scan(inputs: Sequence[torch.Tensor]) -> Callable[[], torch.Ten
 def _scan_row(sweep: Sweep, name: str, timings: dict[str, Timing | str], length: int, updates: int) -> Row:
     def rate(model: str) -> float | None:
         timing = timings.get(model)
-        return updates / timing.median / torch.get_num_threads() if isinstance(timing, Timing) else None
+        if isinstance(timing, Timing) and model != _CALL:
+            return updates / timing.median / torch.get_num_threads()
+        return None
 
-    per_core, ceiling = (rate(name), rate("ceiling")) if sweep.settings.device.type == "cpu" else (None, None)
+    def share(ceiling: str) -> float | None:
+        highest = rate(ceiling)
+        return per_core / highest if per_core and highest else None
+
+    per_core = rate(name) if sweep.settings.device.type == "cpu" else None
     return sweep.row(
         "scan",
         name,
         timings[name],
         length=length,
         updates_per_second_per_core=per_core,
-        share_of_ceiling=per_core / ceiling if per_core and ceiling else None,
+        share_of_ceiling=share(_CEILING),
+        share_of_whole_ceiling=share(_WHOLE_CEILING),
     )
 
 
@@ -151,6 +175,6 @@ def _compare_with_naive(sweep: Sweep, inputs: Sequence[torch.Tensor]) -> torch.T
     ours = sweep.attempt("selective_scan", partial(selective_scan, *inputs))
     if ours is not None:
         error = relative_error([ours], [_naive_scan(wide(inputs))])
-        for name in ("selective_scan", _COLD):
+        for name in ("selective_scan", _COLD, _KERNEL, _CALL):
             sweep.agree(name, Agreement("naive", error, OPERATOR_TOLERANCES[sweep.settings.dtype]))
     return ours

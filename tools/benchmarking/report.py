@@ -34,7 +34,9 @@ class Row:
         runs: counted runs.
         median_s, min_s, lower_quartile_s, upper_quartile_s, max_s: seconds of one run.
         updates_per_second_per_core: state updates of a scan.
-        share_of_ceiling: of the rate that the same exponentials and multiply-adds reach without memory.
+        share_of_ceiling: of the rate that the exponentials and multiply-adds of the states reach without memory.
+        share_of_whole_ceiling: of the rate that all exponentials and multiply-adds of the operator reach without
+            memory, those of softplus, skip connection and gate included.
         peak_mib: memory of the forward above the idle process, MiB; on CUDA, of the device.
         idle_mib: memory of the process before it, MiB; on CUDA, of the weights and input on the device.
         against, error, tolerance: the implementation compared with in the same run, the largest deviation, its bound.
@@ -57,6 +59,7 @@ class Row:
     max_s: float | None = None
     updates_per_second_per_core: float | None = None
     share_of_ceiling: float | None = None
+    share_of_whole_ceiling: float | None = None
     peak_mib: float | None = None
     idle_mib: float | None = None
     against: str | None = None
@@ -187,6 +190,7 @@ _COLUMNS = (
     _Column("runs", _number("d", "runs")),
     _Column("G updates/s/core", _number(".3f", "updates_per_second_per_core", 1e-9)),
     _Column("of ceiling", _number(".0%", "share_of_ceiling")),
+    _Column("of whole ceiling", _number(".0%", "share_of_whole_ceiling")),
     _Column("peak MiB", _number(".1f", "peak_mib")),
     _Column("idle MiB", _number(".1f", "idle_mib")),
     _Column("error", _number(".1e", "error")),

@@ -89,7 +89,8 @@
     } else if (layer.ramp.length) {
       const bar = element("div");
       bar.style.background = `linear-gradient(to right, ${layer.ramp.join(", ")})`;
-      section.append(element("div", "ramp", "", element("span", "note", "0"), bar, element("span", "note", "1")));
+      const ends = ["0", layer.highest].map((value) => element("span", "note", value));
+      section.append(element("div", "ramp", "", ends[0], bar, ends[1]));
     } else {
       section.append(element("p", "note", layer.note));
     }

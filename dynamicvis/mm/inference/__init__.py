@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dynamicvis.mm.inference.building import build_backbone, build_model, load_weights, quiet, silence
 from dynamicvis.mm.inference.tile_model import OpenMMLabModel
-from dynamicvis.model_card import ModelFileError, read_card
+from dynamicvis.model_card import read_card
 
-__all__ = ["OpenMMLabModel", "load_detector", "load_tile_model"]
+__all__ = ["OpenMMLabModel", "load_tile_model"]
 
 
 def load_tile_model(
@@ -37,20 +34,3 @@ def load_tile_model(
     silence()
     load_weights(model, path, "" if whole else "backbone.")
     return OpenMMLabModel(model.eval(), card, torch.device(device), selection=selection, embedding=not whole)
-
-
-def load_detector(path: str | Path, device: str = "cpu") -> Any:
-    """A detection model as `dynamicvis.geo.detect_objects` calls it: boxes, scores and labels of every tile.
-
-    Raises:
-        ModelFileError: as `load_tile_model`, or the model is for another task.
-    """
-    card = read_card(path)
-    if card.task != "detection":
-        raise ModelFileError(f"{path} is a model for {card.task}, not for detection; choose another model")
-    model = load_tile_model(path, device)
-
-    def detect(images: NDArray[np.float32]) -> list[tuple[Any, Any, Any]]:
-        return [(found.boxes, found.scores, found.labels) for found in model(images).objects or ()]
-
-    return detect

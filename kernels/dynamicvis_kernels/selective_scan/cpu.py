@@ -28,11 +28,15 @@ from dynamicvis_kernels._parallel import (
 from dynamicvis_kernels._simd import (
     BYTES,
     LOG2_E,
+    WAYS,
+    advance_states,
+    all_at_least,
     exp2,
-    exp2_nonpositive,
     lane_count,
     load,
     load_scalar,
+    lowest_exponent,
+    minimum,
     prefetch,
     sigmoid,
     softplus,
@@ -42,35 +46,54 @@ from dynamicvis_kernels._simd import (
     total,
 )
 
-_ROWS = 64  # rows of a forward chunk
-_GROUP = 8  # channel blocks of a forward task: its chunk's steps and inputs take 64 KiB
+_ROWS = 16  # rows of a forward chunk
+_GROUP = 8  # channel blocks of a forward task: with states and rates, its chunk stays in the first-level cache
 _CHUNK = 32  # rows of a backward chunk: its states and decays take 64 KiB at 16 states
 
 _LENGTH, _CHANNELS, _STATES, _SCRATCH, _SCRATCH_SLOT, _A, _D, _BIAS = range(HEADER, HEADER + 8)
 _U, _DELTA, _B, _C, _Z, _OUT = range(HEADER + 8, HEADER + 8 + 6 * SEQUENCE, SEQUENCE)
-_BLOCKS, _FIRST, _LAST, _STATE, _CONTINUE, _DECAYING, _RANK, _PROJECTION = range(_OUT + SEQUENCE, _OUT + SEQUENCE + 8)
+_BLOCKS, _FIRST, _LAST, _STATE, _CONTINUE, _RANK, _PROJECTION = range(_OUT + SEQUENCE, _OUT + SEQUENCE + 7)
 _GRAD_U, _GRAD_DELTA, _GRAD_Z, _GRAD_B, _GRAD_C = range(_OUT + SEQUENCE, _OUT + 6 * SEQUENCE, SEQUENCE)
 _GRAD_BC_BLOCK, _GRAD_A, _GRAD_D, _GRAD_BIAS = range(_GRAD_C + SEQUENCE, _GRAD_C + SEQUENCE + 4)
+
+
+@njit(error_model="numpy")
+def _fill_rates(p, block, rates, like):
+    """The decay rates of one block in units of log2, then their lowest, or -inf where any is not a decay."""
+    lanes, scalar = lane_count(like), BYTES // lane_count(like)
+    states, last = load_parameter(p, _STATES), load_parameter(p, _CHANNELS) - 1
+    lowest, decaying = splat(0.0, like), True
+    for lane in range(lanes):
+        channel = min(block * lanes + lane, last)  # lanes beyond the last are never stored
+        for n in range(states):
+            rate = load_scalar(load_parameter(p, _A) + (channel * states + n) * scalar, like)
+            store_scalar(rates + n * BYTES + lane * scalar, rate)
+    for n in range(states):
+        rate = load(rates + n * BYTES, lanes, like) * LOG2_E
+        store(rates + n * BYTES, lanes, rate)
+        lowest = minimum(lowest, rate)
+        decaying = decaying and all_at_least(rate * -1.0, 0.0)
+    store(rates + states * BYTES, lanes, lowest if decaying else splat(-np.inf, like))
 
 
 @njit(forceinline=True, error_model="numpy")
 def _step(p, d, dx, b_t, c_t, rates, state, like):
     """Advance the states of one block by one position; returns the output without the skip connection."""
     lanes, scalar = lane_count(like), BYTES // lane_count(like)
+    states = load_parameter(p, _STATES)
     y = splat(0.0, like)
-    # Two loops: without clamp above, where no rate is positive, the chain that bounds the speed is shorter.
-    if load_parameter(p, _DECAYING):
-        for n in range(load_parameter(p, _STATES)):
-            decay = exp2_nonpositive(d * load(rates + n * BYTES, lanes, like))
-            h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
-            store(state + n * BYTES, lanes, h)
-            y = y + h * load_scalar(c_t + n * scalar, like)
-    else:
-        for n in range(load_parameter(p, _STATES)):
-            decay = exp2(d * load(rates + n * BYTES, lanes, like))
-            h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
-            store(state + n * BYTES, lanes, h)
-            y = y + h * load_scalar(c_t + n * scalar, like)
+    done = 0
+    # Where no decay leaves the normal numbers, the exponential is cheaper.
+    if all_at_least(d * load(rates + states * BYTES, lanes, like), lowest_exponent(like)):
+        for n in range(0, states - WAYS + 1, WAYS):
+            at = n * BYTES
+            y = advance_states(d, dx, rates + at, state + at, b_t + n * scalar, c_t + n * scalar, y)
+        done = states - states % WAYS
+    for n in range(done, states):
+        decay = exp2(d * load(rates + n * BYTES, lanes, like))
+        h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
+        store(state + n * BYTES, lanes, h)
+        y = y + h * load_scalar(c_t + n * scalar, like)
     return y
 
 
@@ -106,11 +129,11 @@ def _forward_task(p, task, slot, like):
     groups = (all_blocks + group - 1) // group
     batch, first_block = task // groups, (task % groups) * group
     blocks = min(group, all_blocks - first_block)
-    size = states * BYTES
-    steps = load_parameter(p, _SCRATCH) + slot * load_parameter(p, _SCRATCH_SLOT)
+    steps = load_parameter(p, _SCRATCH) + slot * load_parameter(p, _SCRATCH_SLOT) + BYTES
     inputs = steps + group * _ROWS * BYTES
-    rates = load_parameter(p, _A) + first_block * size
+    size = (2 * states + 1) * BYTES
     state = load_parameter(p, _STATE) + (batch * all_blocks + first_block) * size
+    rates = state + states * BYTES
     rank = load_parameter(p, _RANK)
     skip, bias = load_parameter(p, _D) + first_block * BYTES, load_parameter(p, _BIAS) + first_block * BYTES
     lane = first_block * BYTES
@@ -120,8 +143,10 @@ def _forward_task(p, task, slot, like):
         delta = sequence_start(p, _DELTA, direction, batch) + lane
         b, c = sequence_start(p, _B, direction, batch), sequence_start(p, _C, direction, batch)
         if not load_parameter(p, _CONTINUE):
-            for n in range(blocks * states):
-                store(state + n * BYTES, lanes, splat(0.0, like))
+            for k in range(blocks):
+                for n in range(states):
+                    store(state + k * size + n * BYTES, lanes, splat(0.0, like))
+                _fill_rates(p, first_block + k, rates + k * size, like)
         for walked in range(0, length, _ROWS):
             rows = min(_ROWS, length - walked)
             start = length - walked - rows if direction else walked
@@ -136,23 +161,27 @@ def _forward_task(p, task, slot, like):
                 for k in range(blocks):
                     width = min(lanes, channels - (first_block + k) * lanes)
                     at = (k * _ROWS + i) * BYTES
-                    raw = load(steps + at, lanes, like) if rank else load(delta_t + k * BYTES, width, like)
-                    d = softplus(raw + load(bias + k * BYTES, width, like))
-                    store(steps + at, lanes, d)
+                    if not rank:
+                        store(steps + at, lanes, load(delta_t + k * BYTES, width, like))
                     store(inputs + at, lanes, load(u_t + k * BYTES, width, like))
             # Rows that the next run reads are announced while this one computes.
             ahead = -_ROWS if direction else _ROWS
             for k in range(blocks):
                 width = min(lanes, channels - (first_block + k) * lanes)
-                skip_k = load(skip + k * BYTES, width, like)
+                skip_k, bias_k = load(skip + k * BYTES, width, like), load(bias + k * BYTES, width, like)
+                # A step's size is computed beside the states of the step before: its long chain then costs no wait.
+                at = (k * _ROWS + (rows - 1 if direction else 0)) * BYTES
+                to_next = -BYTES if direction else BYTES
+                next_d = softplus(load(steps + at, lanes, like) + bias_k)
                 for j in range(rows):
-                    i = rows - 1 - j if direction else j
-                    t, at = start + i, (k * _ROWS + i) * BYTES
+                    t = start + (rows - 1 - j if direction else j)
+                    d, x = next_d, load(inputs + at, lanes, like)
+                    at += to_next  # after the last step, beside the chunk, to no use
+                    next_d = softplus(load(steps + at, lanes, like) + bias_k)
                     prefetch(u + (t + ahead) * row_stride(p, _U) + k * BYTES)
                     if not rank:
                         prefetch(delta + (t + ahead) * row_stride(p, _DELTA) + k * BYTES)
                     prefetch(out + (t + ahead) * row_stride(p, _OUT) + k * BYTES)
-                    d, x = load(steps + at, lanes, like), load(inputs + at, lanes, like)
                     b_t, c_t = b + t * row_stride(p, _B), c + t * row_stride(p, _C)
                     y = _step(p, d, d * x, b_t, c_t, rates + k * size, state + k * size, like) + skip_k * x
                     out_t = out + t * row_stride(p, _OUT) + k * BYTES
@@ -176,7 +205,8 @@ def _backward_task(p, task, slot, like):
     grad_state, decays = scratch, scratch + size
     inside = decays + _CHUNK * size
     starts = inside + (_CHUNK + 1) * size
-    rates = load_parameter(p, _A) + block * size
+    rates = starts + max(1, (length + _CHUNK - 1) // _CHUNK) * size
+    _fill_rates(p, block, rates, like)
     skip = load(load_parameter(p, _D) + lane, width, like)
     bias = load(load_parameter(p, _BIAS) + lane, width, like)
     z, grad_out = sequence_start(p, _Z, 0, batch) + lane, sequence_start(p, _OUT, 0, batch) + lane
@@ -299,23 +329,23 @@ def blocked_columns(matrix: torch.Tensor) -> torch.Tensor:
     return padded.view(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
 
 
-def blocked_rates(A: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """`blocked_columns` in units of log2; none positive?"""
-    return blocked_columns(A * LOG2_E), bool((A <= 0).all())
+def new_carry(z: torch.Tensor, states: int) -> torch.Tensor:
+    """Memory in which `scan_rows` hands states and rates from one run of rows of ``z`` to the next."""
+    lanes = BYTES // z.element_size()
+    return torch.empty(len(z), -(-z.shape[2] // lanes), 2 * states + 1, lanes, dtype=z.dtype)
 
 
 def scan_rows(
     u: torch.Tensor,
     delta: torch.Tensor,
-    rates: torch.Tensor,
-    decaying: bool,
+    A: torch.Tensor,
     B: torch.Tensor,
     C: torch.Tensor,
     D: torch.Tensor,
     z: torch.Tensor,
     delta_bias: torch.Tensor,
     out: torch.Tensor,
-    state: torch.Tensor,
+    carry: torch.Tensor,
     directions: tuple[int, int],
     proceed: bool,
     projection: torch.Tensor | None = None,
@@ -324,26 +354,26 @@ def scan_rows(
 
     Args:
         u, delta, B, C: ([2,] batch, rows, columns); without directions, all directions see the same memory.
-        rates, decaying: from `blocked_rates`.
+        A: (channels, states), contiguous.
         D, delta_bias: (channels,).
         z, out: (batch, rows, channels).
-        state: (batch, blocks, states, lanes) states before the run; left at those after it.
+        carry: from `new_carry`; holds the states after the run.
         directions: first direction, and one beyond the last.
-        proceed: start from ``state`` instead of zero.
+        proceed: start from the states in ``carry`` instead of zero.
         projection: (blocks, rank, lanes), turns the ``rank`` columns of ``delta`` into its channels.
     """
     batch, rows, channels = z.shape
-    blocks, states, lanes = rates.shape
+    states, blocks, lanes = A.shape[1], carry.shape[1], carry.shape[3]
     # As many equal groups as the threads can share.
     threads = thread_count(batch * blocks)
     groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
     group = -(-blocks // groups)
     tasks = batch * -(-blocks // group)
-    scratch = torch.empty(thread_count(tasks), 2 * group * _ROWS * lanes, dtype=z.dtype)
+    scratch = torch.empty(thread_count(tasks), (1 + 2 * group * _ROWS) * lanes, dtype=z.dtype)
     parameters = [rows, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
-    parameters += [tensor.data_ptr() for tensor in (rates, D, delta_bias)]
+    parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
     parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
-    parameters += [group, *directions, state.data_ptr(), proceed, decaying]
+    parameters += [group, *directions, carry.data_ptr(), proceed]
     parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
     run(_FORWARD[z.dtype], tasks, parameters)
 
@@ -360,12 +390,9 @@ def forward(
 ) -> torch.Tensor:
     """See `dynamicvis_kernels.selective_scan`."""
     out = torch.empty(z.shape, dtype=z.dtype)
-    rates, decaying = blocked_rates(A)
-    state = torch.empty(len(z), *rates.shape, dtype=z.dtype)
     u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))
-    scan_rows(
-        u, delta, rates, decaying, B, C, D.contiguous(), z, delta_bias.contiguous(), out, state, (0, 2), proceed=False
-    )
+    A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
+    scan_rows(u, delta, A, B, C, D, z, delta_bias, out, new_carry(z, A.shape[1]), (0, 2), proceed=False)
     return out
 
 
@@ -384,12 +411,11 @@ def backward(
     batch, length, channels = z.shape
     states, dtype = A.shape[1], z.dtype
     lanes = BYTES // z.element_size()
-    rates, _ = blocked_rates(A)
-    blocks = rates.shape[0]
+    blocks = -(-channels // lanes)
     tasks = batch * blocks
-    slot_vectors = states * (2 + 2 * _CHUNK + max(1, -(-length // _CHUNK)))
+    slot_vectors = states * (3 + 2 * _CHUNK + max(1, -(-length // _CHUNK))) + 1
     scratch = torch.empty(thread_count(tasks), slot_vectors * lanes, dtype=dtype)
-    D, delta_bias = D.contiguous(), delta_bias.contiguous()
+    A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     grad_u, grad_delta = torch.empty(u.shape, dtype=dtype), torch.empty(u.shape, dtype=dtype)
     grad_z = torch.empty(z.shape, dtype=dtype)
     grad_b = torch.empty(blocks, 2, batch, length, states, dtype=dtype)
@@ -399,7 +425,7 @@ def backward(
     sequences = [row_contiguous(tensor) for tensor in (u, delta, B, C, z, grad)]
     sequences += [grad_u, grad_delta, grad_z, grad_b[0], grad_c[0]]
     parameters = [length, channels, states, scratch.data_ptr(), slot_vectors * BYTES]
-    parameters += [tensor.data_ptr() for tensor in (rates, D, delta_bias)]
+    parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
     parameters += [value for tensor in sequences for value in describe_sequence(tensor)]
     parameters += [grad_b.stride(0) * grad_b.element_size()]
     parameters += [tensor.data_ptr() for tensor in (grad_a, grad_d, grad_bias)]
