@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.assembly import Mosaic, write_rasters
+from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_rasters
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
@@ -102,6 +102,7 @@ def map_raster(
     if out_nodata is not None and dtype.kind in "iu" and not _holds(dtype, out_nodata):
         raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
     check_tiling(tile, overlap, batch_size)
+    check_creation_options(creation_options or {})
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
         _check_destination(destination, scene.path)
         grid = tile_grid(scene.height, scene.width, tile, overlap)

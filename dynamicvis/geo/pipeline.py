@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
+from dynamicvis.geo.assembly import check_creation_options
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.mapping import check_tiling, identity
@@ -375,6 +376,7 @@ class _Prepared:
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
         check_tiling(tile, self._overlap, settings.batch_size)
+        check_creation_options(settings.creation_options)
         self._outputs = plan_outputs(
             out,
             name,
