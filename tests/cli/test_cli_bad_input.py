@@ -185,7 +185,7 @@ def test_two_runs_with_different_options_on_one_output(loader: Any, tmp_path: Pa
         (["--batch-size", "0"], "--batch-size", 2),
         (["--workers", "0"], "--workers", 2),
         (["--tile", "32", "--overlap", "32"], "overlap", 1),
-        (["--co", "COMPRESS=NOSUCH"], "COMPRESS.*NOSUCH|NOSUCH.*COMPRESS", 1),
+        (["--co", "COMPRESS=NOSUCH"], "NOSUCH.*COMPRESS", 1),
         (["--co", "NOSUCH=1"], "NOSUCH", 1),
         (["--co", "BLOCKSIZE=large"], "BLOCKSIZE=large", 1),
     ],
