@@ -18,7 +18,7 @@ help:
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[mm,pretrain,timm,torchgeo,stac,bench]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[mm,pretrain,timm,torchgeo,stac,bench,ray]" --group dev
 	@touch $@
 
 # Only the sample imagery inside this wheel is used, so it comes without its dependencies.

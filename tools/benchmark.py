@@ -1,4 +1,6 @@
-"""Benchmarks of the backbone and its scan beside honest rivals: `python tools/benchmark.py backbone --json speed.json`.
+"""Benchmarks of the backbone, its scan and the GeoTIFF engine beside honest rivals.
+
+`python tools/benchmark.py backbone --json speed.json`
 
 Contestants run in turn, in one process; a speed is given only where the results of the same run agree with the naive
 kernels, and the reference's way with ours. Exit code 1: some did not agree. Needs: pip install "dynamicvis[bench]".
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from benchmarking import models, operators, suites
+from benchmarking import geotiff, models, operators, suites
 from benchmarking.environment import describe_environment
 from benchmarking.memory import memory
 from benchmarking.plots import plot_report
@@ -55,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
+        if options.benchmark == "geotiff":
+            return geotiff.run(options, arguments)
         if options.benchmark in ("all", "plot"):
             models.require("matplotlib")  # asked for before the long run, not after it
         if options.benchmark == "plot":
@@ -182,6 +186,7 @@ def make_parser() -> argparse.ArgumentParser:
     plots = add("plot", "pictures of a JSON file, to OUT")
     plots.add_argument("json", type=Path)
     plots.add_argument("--out", type=Path, required=True, help="folder")
+    geotiff.add_arguments(add("geotiff", "the GeoTIFF engine, each part to a JSON file"))
     return parser
 
 

@@ -92,7 +92,14 @@ workers_option = click.option(
     default=2,
     show_default=True,
     metavar="N",
-    help="Threads that read ahead of the model.",
+    help="Threads that read ahead of the model; with `--engine ray`, processes of the cluster.",
+)
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where scenes are computed: in this process, or in a Ray cluster (that of RAY_ADDRESS, or a local one).",
 )
 max_memory_option = click.option(
     "--max-memory",

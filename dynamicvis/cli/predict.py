@@ -9,6 +9,7 @@ import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import (
+    engine_option,
     formats_option,
     model_option,
     out_option,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def predict(scenes: tuple[str, ...], **options: Any) -> None:
     """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
@@ -53,6 +55,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def embed(scenes: tuple[str, ...], **options: Any) -> None:
     """Write an embedding for every cell of SCENES, a cell being a tile, as raster and as GeoParquet.
@@ -117,7 +120,14 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
             settings=_settings(options),
         )
         with Bars(options["quiet"] or options["as_json"]) as bars:
-            outcomes = estimate_scenes(scenes, request) if options["dry_run"] else run_scenes(scenes, request, bars.of)
+            if options["dry_run"]:
+                outcomes = estimate_scenes(scenes, request)
+            elif options["engine"] == "ray":
+                from dynamicvis.geo.ray_engine import run_scenes_on_ray
+
+                outcomes = run_scenes_on_ray(scenes, request, workers=options["workers"])
+            else:
+                outcomes = run_scenes(scenes, request, bars.of)
             report_outcomes(bars.between(outcomes), as_json=options["as_json"], quiet=options["quiet"])
 
 

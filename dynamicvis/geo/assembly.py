@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,17 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from dynamicvis.geo.bands import Band, Record, cast, convert, record_columns
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.reading import gdal_cache
 from dynamicvis.geo.tiles import Extent, Grid
 
 _BLOCK = 512
 _CHUNK = 2 * _BLOCK
+_CACHE = 32 << 20  # bytes of decoded blocks; what reading the scene has left in the cache makes room for the rest
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def write_rasters(
         GeoError: a file cannot be written.
     """
     plain = {path: scratch / f"{path.stem}.plain.tif" for path in targets}
-    with _reported([path.name for path in targets]):
+    with gdal_cache(_CACHE), _reported([path.name for path in targets]):
         specs = {plain[path]: spec for path, spec in targets.items()}
         counts = _write_plain(mosaic, grid, specs, place, progress)
         for path, spec in targets.items():
@@ -186,7 +185,7 @@ def write_rows(
     """
     plain = scratch / f"{path.stem}.plain.tif"
     sink: Any = None
-    with _reported([path.name]):
+    with gdal_cache(_CACHE), _reported([path.name]):
         try:
             for top, row in enumerate(rows):
                 if not row:
@@ -324,48 +323,6 @@ class _Mask:
         self._full.clear()
         if mask.any():
             self._sink.write_mask(mask, window=window)
-
-
-def check_creation_options(options: Mapping[str, str]) -> None:
-    """Try them on a raster of a few pixels, so that a wrong one is not found out after hours.
-
-    Raises:
-        GeoError: GDAL's COG driver does not know an option, or the value of one.
-    """
-    if not options:
-        return
-    options = {name.upper(): str(value) for name, value in options.items()}
-    # GDAL takes the process down with what is no number here.
-    size = options.get("BLOCKSIZE", "512")
-    if not size.isascii() or not size.isdigit() or int(size) % 16 or not 128 <= int(size) <= 4096:
-        raise GeoError(f"creation option BLOCKSIZE={size} is no multiple of 16 from 128 to 4096; give one, such as 512")
-    heard = _Listener()
-    logger = logging.getLogger("rasterio._env")
-    logger.addHandler(heard)
-    try:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), MemoryFile() as plain:
-            with plain.open(driver="GTiff", width=16, height=16, count=1, dtype="uint8"):
-                pass
-            with MemoryFile() as copy, suppress(CPLE_BaseError, RasterioError):
-                rasterio.shutil.copy(plain.name, copy.name, driver="COG", **options)
-    finally:
-        logger.removeHandler(heard)
-    if heard.complaint is not None:
-        raise GeoError(f"the creation options are not those of GDAL's COG driver ({heard.complaint}); correct --co")
-
-
-class _Listener(logging.Handler):
-    """Hears what GDAL has to say about creation options, which it then goes on without."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-        self.complaint: str | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage().partition(" in ")[2].rstrip(".")
-        if record.thread == self._thread and "creation option" in message and self.complaint is None:
-            self.complaint = message
 
 
 def _copy_as_cog(plain: Path, path: Path, spec: RasterSpec, creation_options: Mapping[str, str]) -> None:

@@ -111,6 +111,7 @@ class BandWriter:
     def add(self, tile: Tile, maps: Mapping[str, NDArray[np.float32]], valid: NDArray[np.bool_]) -> None:
         """Blend the maps (K, tile, tile) of the next tile, with its mask of pixels with data, into the band."""
         self._check(maps)
+        maps = {name: np.asarray(values, np.float32) for name, values in maps.items()}
         window = tile.window
         left, right = self._grid.columns.reach(tile.column)
         end = self._columns[tile.column + 1]
@@ -128,9 +129,9 @@ class BandWriter:
                 }
             )
         inside = slice(start - window.left, end - window.left)
-        pieces.append({name: np.asarray(values[:, rows, inside], np.float32) for name, values in maps.items()})
+        pieces.append({name: values[:, rows, inside] for name, values in maps.items()})
         self._carried = {
-            name: values[:, rows, end - window.left : right - window.left].astype(np.float32)
+            name: values[:, rows, end - window.left : right - window.left].copy()
             for name, values in maps.items()
             if right > end
         }
@@ -186,7 +187,7 @@ class BandWriter:
             raise ValueError(f"the model gave the maps {sorted(maps)} where {sorted(needed)} were expected")
         for name, values in maps.items():
             edge = self._grid.tile
-            if values.ndim != 3 or values.shape[1:] != (edge, edge):
+            if values.ndim != 3 or values.shape[1:] != (edge, edge) or not len(values):
                 raise ValueError(f"the model gave {name} of shape {values.shape} for a tile of {edge} x {edge} pixels")
             if self.channels.get(name, len(values)) != len(values):
                 raise ValueError(f"the model gave {len(values)} channels of {name} after {self.channels[name]}")

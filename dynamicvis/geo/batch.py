@@ -59,10 +59,7 @@ def estimate_scenes(scenes: Sequence[SceneRef], request: Request) -> Iterator[Ou
 def _for_each(
     scenes: Sequence[SceneRef], request: Request, do: Callable[[Request, SceneRef], PredictResult | Estimate]
 ) -> Iterator[Outcome]:
-    if not scenes:
-        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
-    if len(scenes) > 1 and is_file_name(request.out):
-        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
+    check_scenes(scenes, request)
     request = replace(request, model=lazy_model(request))
     for scene in scenes:
         if scene.problem is not None:
@@ -76,3 +73,15 @@ def _for_each(
             yield Outcome(scene, None, describe_os_error(error))
         else:
             yield Outcome(scene, result, None)
+
+
+def check_scenes(scenes: Sequence[SceneRef], request: Request) -> None:
+    """Refuse what cannot be done for any scene.
+
+    Raises:
+        GeoError: there is no scene, or several are to go into one file.
+    """
+    if not scenes:
+        raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
+    if len(scenes) > 1 and is_file_name(request.out):
+        raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")

@@ -208,7 +208,7 @@ class _Item:
     """A tile on its way to the writer; without outputs where it has no data."""
 
     tile: Tile
-    valid: NDArray[np.bool_]
+    valid: NDArray[np.bool_] | None
     outputs: TileOutputs | None
     index: int
 
@@ -241,15 +241,18 @@ class _Pipeline:
 
     def run(self) -> None:
         """Read and predict; returns early when the writer has failed."""
-        pending: list[tuple[Tile, Read]] = []
+        # Of a tile without data nothing is kept, so that any number of them may wait for the rest of a batch.
+        pending: list[tuple[Tile, Read | None]] = []
         with_data = 0
         last_column = len(self._job.grid.columns.starts) - 1
         for tile, future in self._read_ahead():
             before = time.perf_counter()
             values, valid = future.result()
             self._times.waited_for_reading += time.perf_counter() - before
-            pending.append((tile, (values, valid)))
-            with_data += bool(valid.any())
+            has_data = bool(valid.any())
+            pending.append((tile, (values, valid) if has_data else None))
+            del values, valid, future
+            with_data += has_data
             if with_data == self._job.batch_size or tile.column == last_column:
                 self._predict(pending)
                 pending, with_data = [], 0
@@ -270,8 +273,8 @@ class _Pipeline:
                 self._claimed.add(row)
                 yield from self._job.grid.band(row)
 
-    def _predict(self, pending: Sequence[tuple[Tile, Read]]) -> None:
-        batch = [values for _, (values, valid) in pending if valid.any()]
+    def _predict(self, pending: Sequence[tuple[Tile, Read | None]]) -> None:
+        batch = [read[0] for _, read in pending if read is not None]
         outputs = None
         if batch:
             before = time.perf_counter()
@@ -282,10 +285,12 @@ class _Pipeline:
         self._times.empty += len(pending) - len(batch)
         before = time.perf_counter()
         index = 0
-        for tile, (_, valid) in pending:
-            has_data = bool(valid.any())
-            self._items.put(_Item(tile, valid, outputs if has_data else None, index))
-            index += has_data
+        for tile, read in pending:
+            if read is None:
+                self._items.put(_Item(tile, None, None, index))
+            else:
+                self._items.put(_Item(tile, read[1], outputs, index))
+                index += 1
         self._times.waited_for_writing += time.perf_counter() - before
 
     def _write(self) -> None:
@@ -326,7 +331,7 @@ class _BandInTheMaking:
         self._with_data = 0
 
     def add(self, item: _Item) -> None:
-        if item.outputs is None:
+        if item.outputs is None or item.valid is None:
             if self._writer is not None:
                 self._writer.add_empty()
             return

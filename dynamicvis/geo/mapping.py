@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_rasters
+from dynamicvis.geo.assembly import Mosaic, write_rasters
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
@@ -24,6 +25,7 @@ from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import Hopeless, Plan, WorkPlace
 
 _VALUES = "values"
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,12 @@ def map_raster(
         ValueError: the answer of ``fn`` does not fit its input.
     """
     destination = Path(destination)
-    dtype = np.dtype(out_dtype)
+    dtype = _check_dtype(out_dtype)
     if out_nodata is None and dtype.kind == "f":
         out_nodata = float("nan")
     if out_nodata is not None and dtype.kind in "iu" and not _holds(dtype, out_nodata):
         raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
-    check_tiling(tile, overlap, batch_size)
-    check_creation_options(creation_options or {})
+    check_tiling(tile, overlap, batch_size, readers)
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
         _check_destination(destination, scene.path)
         grid = tile_grid(scene.height, scene.width, tile, overlap)
@@ -158,11 +159,11 @@ def map_raster(
             return MapResult(destination, times)
 
 
-def check_tiling(tile: int, overlap: int, batch_size: int) -> None:
+def check_tiling(tile: int, overlap: int, batch_size: int = 1, readers: int = 1) -> None:
     """Refuse sizes out of range.
 
     Raises:
-        GeoError: tile or batch size below 1, or overlap below 0 or not below tile.
+        GeoError: tile, batch size or readers below 1, or overlap below 0 or not below tile.
     """
     if tile < 1:
         raise GeoError(f"tile must be at least 1 pixel, not {tile}")
@@ -170,6 +171,15 @@ def check_tiling(tile: int, overlap: int, batch_size: int) -> None:
         raise GeoError(f"overlap must be at least 0 and less than tile ({tile} pixels), not {overlap}")
     if batch_size < 1:
         raise GeoError(f"batch size must be at least 1, not {batch_size}")
+    if readers < 1:
+        raise GeoError(f"readers must be at least 1, not {readers}")
+
+
+def _check_dtype(name: str) -> np.dtype[Any]:
+    with suppress(TypeError):
+        if str(np.dtype(name)) in _DTYPES:
+            return np.dtype(name)
+    raise GeoError(f"out_dtype {name} is none that can be written; choose of {', '.join(_DTYPES)}")
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
@@ -188,9 +198,9 @@ def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:
     def predict(images: NDArray[np.float32]) -> TileOutputs:
         answer = fn(images)
         if hasattr(answer, "detach"):
-            answer = answer.detach().cpu()
+            answer = answer.detach().float().cpu()
         values = np.asarray(answer)
-        if values.ndim != 4 or len(values) != len(images) or values.shape[2:] != images.shape[2:]:
+        if values.ndim != 4 or len(values) != len(images) or values.shape[2:] != images.shape[2:] or not values.size:
             raise ValueError(
                 f"the function gave an array of shape {values.shape} for tiles of shape {images.shape}; it must be "
                 f"({len(images)}, K, {images.shape[2]}, {images.shape[3]})"

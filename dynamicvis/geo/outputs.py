@@ -130,6 +130,9 @@ def plan_outputs(
         suffixes += (PREVIEW,)
     if RASTER in suffixes and task in _WITHOUT_RASTER:
         raise GeoError(f"a model for {task.replace('_', ' ')} gives objects and no raster; choose a vector format")
+    impossible = [suffix for suffix in suffixes if suffix in VECTOR_SUFFIXES and suffix != ".parquet"]
+    if task == "embedding" and impossible:
+        raise GeoError(f"{impossible[0]} cannot hold the vectors of an embedding; choose .parquet or .tif")
     if scores and task in (*_WITHOUT_RASTER, "embedding"):
         raise GeoError(f"a model for {task.replace('_', ' ')} has no scores of classes; leave --scores out")
     return Outputs(folder, stem, suffixes, scores, selection)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.assembly import check_creation_options
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.mapping import check_tiling, identity
@@ -21,7 +20,7 @@ from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
-from dynamicvis.geo.products import TileModel, TileOutputs
+from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
@@ -48,6 +47,8 @@ class Settings:
         creation_options: of GDAL's COG driver.
         resume: go on with an interrupted run, and take a finished one for the result; otherwise begin anew.
         overwrite: replace files of an earlier run.
+        campaign: a name that the processes of one call share: what one of them has finished is the result for those
+            that come later, even if they are to begin anew or to overwrite.
     """
 
     formats: Sequence[str] = ()
@@ -65,6 +66,7 @@ class Settings:
     creation_options: Mapping[str, str] = field(default_factory=dict)
     resume: bool = True
     overwrite: bool = False
+    campaign: str | None = None
 
 
 @dataclass(frozen=True)
@@ -362,7 +364,7 @@ def tiling(card: ModelCard, tile: int | None, overlap: int | None) -> tuple[int,
     size = card.tile if tile is None else tile
     if overlap is None:
         overlap = card.overlap if tile is None else min(card.overlap, size // 2)
-    check_tiling(size, overlap, 1)
+    check_tiling(size, overlap)
     return size, overlap
 
 
@@ -375,8 +377,7 @@ class _Prepared:
         card = model.card
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
-        check_tiling(tile, self._overlap, settings.batch_size)
-        check_creation_options(settings.creation_options)
+        check_tiling(tile, self._overlap, settings.batch_size, settings.readers)
         self._outputs = plan_outputs(
             out,
             name,
@@ -398,7 +399,13 @@ class _Prepared:
         place = WorkPlace(outputs.folder, name, outputs.names)
         with (
             gdal_cache(),
-            place.open(self._plan(), resume=settings.resume, overwrite=settings.overwrite, reuse=True) as work,
+            place.open(
+                self._plan(),
+                resume=settings.resume,
+                overwrite=settings.overwrite,
+                reuse=True,
+                campaign=settings.campaign,
+            ) as work,
         ):
             times = None
             if work.result is None:
@@ -459,7 +466,7 @@ class _Prepared:
     def _compute(self, work: Work, progress: Progress | None) -> Times:
         job = Job(
             self._scene,
-            self._model,
+            self._predict,
             self._grid,
             self._task.rasters,
             score_threshold=self._model.card.score_threshold,
@@ -476,6 +483,11 @@ class _Prepared:
                 "give a smaller --batch-size or --tile"
             ) from error
         return times
+
+    def _predict(self, images: NDArray[np.float32]) -> TileOutputs:
+        outputs = self._model(images)
+        check_outputs(outputs, self._model.card)
+        return outputs
 
     def _make_outputs(self, work: Work, staging: Path) -> dict[str, Any]:
         tiles = tiles_with_data(self._grid, work)

@@ -58,6 +58,34 @@ class TileModel(Protocol):
         """Predict a batch (B, bands, height, width) of tiles in raster units."""
 
 
+def check_outputs(outputs: TileOutputs, card: ModelCard) -> None:
+    """Refuse an answer that does not fit the card of the model that gave it.
+
+    Raises:
+        ValueError: what the card's task gives is missing, or of other classes than the card's.
+    """
+    classes = len(card.classes)
+    if card.task in ("detection", "instance_segmentation"):
+        if outputs.objects is None:
+            raise ValueError(f"model '{card.name}' for {card.task} gave no objects")
+        for found in outputs.objects:
+            labels = np.asarray(found.labels)
+            if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+                raise ValueError(f"model '{card.name}' gave labels outside of the card's {classes} classes")
+            if card.task == "instance_segmentation" and found.masks is None:
+                raise ValueError(f"model '{card.name}' for {card.task} gave objects without masks")
+    elif card.task in ("segmentation", "change"):
+        scores = outputs.maps.get("scores")
+        if scores is None or scores.ndim != 4 or scores.shape[1] != classes:
+            shape = "none" if scores is None else scores.shape
+            raise ValueError(f"model '{card.name}' gave scores of shape {shape} for the card's {classes} classes")
+    else:
+        vectors = outputs.vectors
+        if vectors is None or vectors.ndim != 2 or (card.task == "classification" and vectors.shape[1] != classes):
+            shape = "none" if vectors is None else vectors.shape
+            raise ValueError(f"model '{card.name}' gave vectors of shape {shape} for the card's {classes} classes")
+
+
 @dataclass(frozen=True)
 class RasterSpec:
     """One raster made from a blended map.

@@ -58,6 +58,7 @@ class Work:
         folder: where the parts lie.
         choices: those of the plan that was here first.
         result: what the record of a finished run of the same plan says, None while there is work to do.
+        campaign: name of the call that this process makes with others.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Work:
         *,
         overwrite: bool,
         reuse: bool,
+        campaign: str | None,
     ) -> None:
         self._place, self._plan, self._overwrite, self._reuse = place, plan, overwrite, reuse
+        self.campaign = campaign
         self._leases = Leases(folder)
         self.folder, self.choices, self.result = folder, choices, result
 
@@ -217,12 +220,21 @@ class WorkPlace:
             return None
         return record["result"] if same else None
 
+    def _is_of(self, campaign: str | None) -> bool:
+        """Whether the record was written by a process of this campaign."""
+        try:
+            return campaign is not None and json.loads(self._record.read_text()).get("campaign") == campaign
+        except (OSError, ValueError):
+            return False
+
     def result_without_record(self) -> dict[str, Any] | None:
         """Nothing to tell of outputs that another process made; None when they are not there."""
         return {} if all((self.out_dir / name).exists() for name in self.outputs) else None
 
     @contextmanager
-    def open(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool) -> Iterator[Work]:
+    def open(
+        self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None = None
+    ) -> Iterator[Work]:
         """Begin the work, join others who do the same, or resume what they began.
 
         Finished bands are kept whatever happens in the block; when there is none, nothing is left behind.
@@ -233,6 +245,7 @@ class WorkPlace:
             overwrite: replace outputs of an earlier run, and throw away an interrupted one with another plan.
             reuse: keep a record of a finished run, and take its outputs for the result when the same is asked again,
                 unless they are to be replaced.
+            campaign: name of a call that several processes make: outputs of another one of them are never replaced.
 
         Raises:
             GeoError: an output exists, the folder cannot be written to, another run is at work here, or an interrupted
@@ -242,7 +255,7 @@ class WorkPlace:
         try:
             try:
                 with self.guard():
-                    work = self._enter(plan, resume=resume, overwrite=overwrite, reuse=reuse)
+                    work = self._enter(plan, resume=resume, overwrite=overwrite, reuse=reuse, campaign=campaign)
             except OSError as error:
                 reason = "it is a file" if self.out_dir.is_file() else error.strerror or error
                 raise GeoError(f"cannot write to folder {self.out_dir} ({reason}); choose another output") from error
@@ -285,12 +298,13 @@ class WorkPlace:
             move_all(staging, self.out_dir, self.outputs)
             sync_folder(self.out_dir)
             if keep_record:
-                write_json(self._record, {"plan": work.plan_hash, "outputs": sizes, "result": result})
+                record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
+                write_json(self._record, record)
             discard(work.folder)
 
-    def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool) -> Work:
+    def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None) -> Work:
         def work(folder: Path, choices: Mapping[str, Any], result: dict[str, Any] | None = None) -> Work:
-            return Work(self, plan, folder, choices, result, overwrite=overwrite, reuse=reuse)
+            return Work(self, plan, folder, choices, result, overwrite=overwrite, reuse=reuse, campaign=campaign)
 
         begun = self._begun()
         if begun is not None:
@@ -311,7 +325,8 @@ class WorkPlace:
                     f"{self.out_dir} holds an interrupted run for {self.outputs[0]} with {other}; give the same "
                     "options to go on with it, or --no-resume to begin anew"
                 )
-        finished = self.record(plan) if reuse and resume and not overwrite else None
+        wanted = (resume and not overwrite) or self._is_of(campaign)
+        finished = self.record(plan) if reuse and wanted else None
         if finished is not None:
             return work(self.root / "finished", {}, finished)
         self._check_outputs(overwrite)

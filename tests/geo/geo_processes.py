@@ -1,18 +1,22 @@
 """Processes that run over scenes together, and die when they are told to.
 
-As a program this is a server that has everything imported and no threads, and forks a process for each run.
+As a program this is a server that has everything imported and no threads, and forks a process for each run; with
+arguments it is one run of `run_predict`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ import numpy as np
 from geo_scenes import make_card, write_raster
 from numpy.typing import NDArray
 
+from dynamicvis.geo import assembly, mapping, reading
 from dynamicvis.geo.mapping import map_raster
 from dynamicvis.geo.pipeline import Settings, predict
 from dynamicvis.geo.products import TileOutputs
@@ -125,6 +130,23 @@ class PlaceModel:
         return TileOutputs(maps={"scores": np.stack([1 - odd, odd], axis=1)})
 
 
+class FragileModel(PlaceModel):
+    """Kills its process at the n-th tile of all, once."""
+
+    def __init__(self, log: str | Path, tile: int) -> None:
+        super().__init__(log)
+        self._tile = tile
+
+    def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
+        outputs = super().__call__(images)
+        assert self._log is not None
+        if self._log.counts().total() >= self._tile:
+            with suppress(FileExistsError):
+                self._log.path.with_suffix(".killed").touch(exist_ok=False)
+                _die()
+        return outputs
+
+
 def run_predict(
     scene: str, out: str, log: str | None = None, stops: dict[str, Any] | None = None, **settings: Any
 ) -> dict[str, Any]:
@@ -149,6 +171,39 @@ def run_map(scene: str, out: str, log: str | None = None, stops: dict[str, Any] 
     options = {"batch_size": 1, "creation_options": {"NUM_THREADS": "1"}} | options
     map_raster(give_back, scene, out, tile=TILE, overlap=OVERLAP, progress=stop.at_progress, **options)
     return {"computed": stop.tiles, "changes": stop.changes}
+
+
+def run_sparse(scene: str, out: str, cache: int) -> dict[str, Any]:
+    """Map a scene with bounds on GDAL's caches; the peak of the memory in bytes."""
+    mapping.gdal_cache = partial(reading.gdal_cache, cache)
+    assembly._CACHE = cache
+    _begin_peak()
+    map_raster(lambda images: images, scene, out, tile=256, overlap=32, out_dtype="uint8", out_nodata=0, progress=None)
+    return {"peak": _peak()}
+
+
+def run_hungry(scene: str, out: str, hunger: int, **options: Any) -> dict[str, Any]:
+    """Map a scene with a function that takes a number of bytes for each tile; the peak of the memory in bytes."""
+    batches = []
+
+    def eat(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        batches.append(len(images))
+        food = np.ones((len(images), hunger), np.uint8)
+        return images + (food[:, :1, None, None] - 1)
+
+    _begin_peak()
+    map_raster(eat, scene, out, tile=128, overlap=0, **options)
+    return {"peak": _peak(), "batch": max(batches)}
+
+
+def _begin_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) << 10
 
 
 class Nursery:
@@ -229,4 +284,7 @@ def _work(question: dict[str, Any], write: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    if sys.argv[1:]:
+        print(json.dumps(run_predict(*sys.argv[1:])))
+    else:
+        _serve()

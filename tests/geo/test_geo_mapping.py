@@ -13,7 +13,7 @@ from geo_scenes import UTM, write_raster
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from dynamicvis.geo import GeoError, map_raster
+from dynamicvis.geo import GeoError, map_raster, tile_grid
 
 # What makes small files quickly; the driver and the layout are those of every run.
 QUICK = {"COMPRESS": "NONE", "OVERVIEWS": "NONE", "NUM_THREADS": "1"}
@@ -92,7 +92,7 @@ def test_identity_reproduces_any_raster_and_its_mask(tmp_path: Path, dtype: str,
     sizes = [(1, 1), (tile - 1, tile + 1), (tile, 3 * tile - 2), *generator.integers(2, 70, (2, 2)).tolist()]
     for case, (height, width) in enumerate(sizes):
         overlap = int(generator.choice([0, 1, tile // 2, tile - 1]))
-        count = 3 if kind == "alpha" else int(generator.integers(1, 5))
+        count = 3 if kind == "alpha" else int(generator.choice([1, 2, 3, 5]))
         bands = random_bands(dtype, (count, height, width), generator)
         hole = random_holes(height, width, generator) if kind != "full" else np.zeros((height, width), bool)
         path = make_raster(tmp_path / f"in{case}.tif", kind, bands, hole, generator)
@@ -115,9 +115,7 @@ def test_identity_reproduces_any_raster_and_its_mask(tmp_path: Path, dtype: str,
 def test_identity_around_the_size_of_a_tile(tmp_path: Path, size: int, overlap: int) -> None:
     bands = random_bands("uint8", (1, size, size), np.random.default_rng(size))
     path = write_raster(tmp_path / "in.tif", bands)
-    map_raster(
-        same, path, tmp_path / "out.tif", tile=16, overlap=overlap, out_dtype="uint8", creation_options=QUICK
-    )
+    map_raster(same, path, tmp_path / "out.tif", tile=16, overlap=overlap, out_dtype="uint8", creation_options=QUICK)
     np.testing.assert_array_equal(read(tmp_path / "out.tif")[0], bands)
 
 
@@ -143,10 +141,10 @@ def test_tiles_without_data_never_reach_the_function(tmp_path: Path) -> None:
     assert np.isnan(values[:, ~valid]).all()
 
 
-@pytest.mark.parametrize("overlap", [8, 16, 32, 60])
+@pytest.mark.parametrize("overlap", [8, 16, 32, 50])
 def test_what_depends_on_the_place_of_a_tile_makes_no_step(tmp_path: Path, overlap: int) -> None:
-    path = write_raster(tmp_path / "in.tif", np.ones((1, 200, 230), np.uint8))
-    answers = np.random.default_rng(0).random(1000).tolist()
+    path = write_raster(tmp_path / "in.tif", np.ones((1, 150, 170), np.uint8))
+    answers = np.random.default_rng(0).random(2000).tolist()
     given: list[float] = []
 
     def fn(images: Any) -> Any:
@@ -154,17 +152,15 @@ def test_what_depends_on_the_place_of_a_tile_makes_no_step(tmp_path: Path, overl
         return np.full_like(images, given[-1])
 
     map_raster(fn, path, tmp_path / "out.tif", tile=64, overlap=overlap, batch_size=1, creation_options=QUICK)
+    grid = tile_grid(150, 170, 64, overlap)
     ((values,), valid) = read(tmp_path / "out.tif")
     assert valid.all()
     assert min(given) - 1e-6 <= values.min() <= values.max() <= max(given) + 1e-6
     # The weights, sin² over a seam, change by no more than pi / 2 / (width of the seam) from one pixel to the next.
-    # Where tiles overlap by more than half, seams are narrower, so that they do not meet.
-    seam = min(overlap, (64 - overlap) // 2 * 2) if overlap > 32 else overlap
-    bound = np.pi / 2 / seam * (max(given) - min(given)) + 1e-6
-    if overlap <= 32:
-        assert max(np.abs(np.diff(values, axis=axis)).max() for axis in (0, 1)) <= bound
-    # Tiles differ as much as they can, but no two pixels side by side do.
-    assert max(np.abs(np.diff(values, axis=axis)).max() for axis in (0, 1)) < max(given) - min(given)
+    for axis, seams in enumerate((grid.rows.seams, grid.columns.seams)):
+        seam = min(end - start for start, end in seams)
+        bound = np.pi / 2 / seam * (max(given) - min(given)) + 1e-6
+        assert np.abs(np.diff(values, axis=axis)).max() <= bound
 
 
 def test_the_result_does_not_depend_on_batch_size_and_readers(tmp_path: Path) -> None:
@@ -248,7 +244,9 @@ def test_a_colour_table_goes_with_bytes_alone(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as sink:
         sink.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
     map_raster(same, path, tmp_path / "float.tif", tile=8, overlap=0)
-    map_raster(lambda images: images.repeat(2, axis=1), path, tmp_path / "two.tif", tile=8, overlap=0, out_dtype="uint8")
+    map_raster(
+        lambda images: images.repeat(2, axis=1), path, tmp_path / "two.tif", tile=8, overlap=0, out_dtype="uint8"
+    )
     for name in ("float.tif", "two.tif"):
         with rasterio.open(tmp_path / name) as written:
             assert ColorInterp.palette not in written.colorinterp
@@ -281,7 +279,7 @@ def test_bounds_cut_out_a_part(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", bands)
     (left, top), (right, bottom) = (UTM["transform"] @ corner for corner in ((7, 11), (40, 33)))
     map_raster(same, path, tmp_path / "out.tif", tile=16, overlap=4, bounds=(left, bottom, right, top))
-    np.testing.assert_array_equal(read(tmp_path / "out.tif")[0], bands[:, 11:33, 7:40])
+    np.testing.assert_allclose(read(tmp_path / "out.tif")[0], bands[:, 11:33, 7:40], rtol=1e-6)
     with rasterio.open(tmp_path / "out.tif") as written:
         np.testing.assert_allclose(written.transform @ (0, 0), (left, top), atol=1e-6)
 
@@ -307,7 +305,7 @@ def test_nodata_of_the_output(tmp_path: Path, out_dtype: str, out_nodata: float 
     with rasterio.open(tmp_path / "out.tif") as written:
         np.testing.assert_equal(written.nodata, stored)
     np.testing.assert_array_equal(valid, bands[0] > 0)
-    np.testing.assert_array_equal(values[:, valid], bands[:, valid])
+    np.testing.assert_allclose(values[:, valid], bands[:, valid], rtol=1e-6)
     if stored is not None:
         np.testing.assert_array_equal(values[:, ~valid], np.full((2, (~valid).sum()), stored, values.dtype))
 
@@ -343,9 +341,9 @@ def test_values_that_are_not_finite_become_nodata(tmp_path: Path) -> None:
         np.testing.assert_allclose(values[:, valid], wanted, atol=bound)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 def test_tensors_are_taken_too(tmp_path: Path, dtype: torch.dtype) -> None:
-    bands = random_bands("uint8", (1, 20, 30), np.random.default_rng(0))
+    bands = random_bands("uint8", (1, 20, 30), np.random.default_rng(0)) // 2
     path = write_raster(tmp_path / "in.tif", bands)
 
     def fn(images: Any) -> Any:
@@ -473,10 +471,9 @@ def test_a_failure_keeps_finished_rows_and_the_next_call_goes_on(tmp_path: Path)
     with pytest.raises(RuntimeError, match="no more"):
         map_raster(fn, path, tmp_path / "out.tif", **options)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".dynamicvis", "in.tif"]
-    work = tmp_path / ".dynamicvis" / "out.tif"
-    finished = len(list(work.glob("band-*.json")))
+    finished = len(list(tmp_path.glob(".dynamicvis/*/*/band-*.json")))
     assert finished == 1
-    assert not list(work.glob("*.lease"))
+    assert not list(tmp_path.glob(".dynamicvis/**/*.lease"))
     # Another option is refused, and says which; --overwrite or a new beginning is not.
     with pytest.raises(GeoError, match=r"interrupted run for out\.tif with overlap 0 where this one has 4"):
         map_raster(fn, path, tmp_path / "out.tif", **(options | {"overlap": 4}))
@@ -526,12 +523,12 @@ def test_progress_counts_every_tile(tmp_path: Path) -> None:
     bands = np.zeros((1, 64, 96), np.uint8)
     bands[:, :, 32:64] = 50
     path = write_raster(tmp_path / "in.tif", bands, nodata=0)
-    reports: list[tuple[int, int]] = []
+    reports: list[tuple[int, int, int]] = []
     options: dict[str, Any] = {"tile": 32, "overlap": 0, "progress": lambda *report: reports.append(report)}
     map_raster(same, path, tmp_path / "out.tif", **options)
-    assert reports[0] == (0, 6)
-    assert reports[-1] == (6, 6)
-    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[0] == (0, 6, 64 * 96)
+    assert reports[-1] == (6, 6, 64 * 96)
+    assert [done for done, *_ in reports] == sorted(done for done, *_ in reports)
 
 
 def test_memory_is_bounded_by_the_tile_and_not_by_the_raster(tmp_path: Path) -> None:

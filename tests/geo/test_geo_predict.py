@@ -13,13 +13,25 @@ import numpy as np
 import pyogrio
 import pytest
 import torch
-from geo_scenes import UTM, blob_scene, find_blobs, find_nothing, make_card, write_raster
+from geo_scenes import (
+    UTM,
+    FakeModel,
+    blob_scene,
+    detection_model,
+    find_nothing,
+    make_card,
+    segmentation_model,
+    write_raster,
+)
 
-from dynamicvis.geo import DetectionModel, GeoError, load_model, predict
-from dynamicvis.geo import pipeline as pipeline_module
+from dynamicvis.geo import GeoError, predict
+from dynamicvis.geo import tasks as tasks_module
+from dynamicvis.geo.pipeline import Settings
+from dynamicvis.geo.products import TileOutputs
 from dynamicvis.model_card import ModelFileError, save_model
 
-MODEL = DetectionModel(make_card(), find_blobs)
+OVERWRITE = Settings(overwrite=True)
+NAMES = ["site.gpkg", "site.geojson", "site.png"]
 
 
 @pytest.fixture
@@ -32,69 +44,151 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
+def outputs(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, but for what the engine keeps for itself."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".dynamicvis"}
+
+
+def failing_model(error: BaseException, after: int = 0) -> FakeModel:
+    """A model that fails at a call."""
+    model = detection_model(find_nothing)
+
+    def answer(images: Any) -> TileOutputs:
+        if len(model.calls) > after:
+            raise error
+        return detection_model(find_nothing)(images)
+
+    model._answer = answer
+    return model
+
+
 def test_writes_three_files_that_agree_with_the_scene(scene: Path, tmp_path: Path) -> None:
     truth = blob_scene(150, 170, seed=1)[1]
-    result = predict(scene, tmp_path / "a" / "b", MODEL)
-    assert [path.name for path in result.paths] == ["site.gpkg", "site.geojson", "site.png"]
-    assert sorted((tmp_path / "a" / "b").iterdir()) == sorted(result.paths)
+    result = predict(scene, tmp_path / "a" / "b", detection_model())
+    assert [path.name for path in result.paths] == NAMES
+    assert sorted(outputs(tmp_path / "a" / "b")) == sorted(NAMES)
     trees = sum(label == 0 for *_, label in truth)
     assert result.counts == {"tree": trees, "shrub": len(truth) - trees}
     assert result.count == len(truth)
     assert result.notes == ()
-    bounds = pyogrio.read_bounds(result.geopackage)[1].T
+    bounds = pyogrio.read_bounds(result.paths[0])[1].T
     to_map = UTM["transform"]
     expected = {(*(to_map @ (left, bottom)), *(to_map @ (right, top))) for left, top, right, bottom, _ in truth}
     np.testing.assert_allclose(sorted(map(tuple, bounds)), sorted(expected), atol=1e-6)
-    features = json.loads(result.geojson.read_text())["features"]
+    features = json.loads(result.paths[1].read_text())["features"]
     assert [feature["properties"]["id"] for feature in features] == list(range(1, len(truth) + 1))
     scores = [feature["properties"]["score"] for feature in features]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_notes_tell_of_missing_crs_and_missing_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "out", ["out.gpkg", "out.geojson", "out.fgb", "out.parquet", "out.png", "out.html", "out/x.fgb"]
+)
+def test_one_file_holds_what_its_suffix_says(scene: Path, tmp_path: Path, out: str) -> None:
+    result = predict(scene, tmp_path / out, detection_model())
+    assert result.paths == (tmp_path / out,)
+    assert [name for name in outputs((tmp_path / out).parent) if name not in ("site.tif", "out")] == [Path(out).name]
+
+
+def test_formats_of_a_folder(scene: Path, tmp_path: Path) -> None:
+    settings = Settings(formats=("FGB", ".parquet", "fgb"), preview=True)
+    result = predict(scene, tmp_path / "out", detection_model(), name="mine", settings=settings)
+    assert [path.name for path in result.paths] == ["mine.fgb", "mine.parquet", "mine.html"]
+
+
+@pytest.mark.parametrize(
+    ("out", "settings", "message"),
+    [
+        ("out.shp", {}, r"out\.shp has an unknown suffix; name a file with one of \.tif, \.gpkg"),
+        ("out", {"formats": ("shp",)}, r"'\.shp' is no known format; choose of \.tif, \.gpkg"),
+        ("out.tif", {}, "a model for detection gives objects and no raster"),
+        ("out", {"formats": ("tif",)}, "a model for detection gives objects and no raster"),
+        ("out.fgb", {"formats": ("fgb",)}, "leave --format out"),
+        ("out", {"scores": True}, "has no scores of classes; leave --scores out"),
+        ("out", {"tile": 0}, "tile must be"),
+        ("out", {"tile": 32, "overlap": 32}, "less than tile"),
+        ("out", {"overlap": -1}, "overlap must be"),
+        ("out", {"overlap": 64}, "less than tile"),
+        ("out", {"batch_size": 0}, "batch size must be at least 1"),
+        ("out", {"readers": 0}, "readers must be at least 1"),
+        ("out", {"bands": (1, 2)}, "2 bands chosen by -b"),
+        ("out", {"bounds": (0, 0, 1, 1)}, "do not meet"),
+        ("out", {"max_memory": "a lot"}, "no amount of memory"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_before_any_work(
+    scene: Path, tmp_path: Path, out: str, settings: dict[str, Any], message: str
+) -> None:
+    model = detection_model()
+    before = contents(tmp_path)
+    with pytest.raises(GeoError, match=message):
+        predict(scene, tmp_path / out, model, settings=Settings(**settings))
+    assert contents(tmp_path) == before
+    assert not model.calls
+
+
+def test_a_small_tile_alone_shrinks_the_overlap_of_the_card(tmp_path: Path) -> None:
+    image, truth = blob_scene(60, 70, seed=5, largest=8)
+    path = write_raster(tmp_path / "a.tif", image)
+    assert predict(path, tmp_path / "out", detection_model(), settings=Settings(tile=24)).count == len(truth)
+
+
+def test_a_scene_without_a_place_or_without_data_is_an_error(tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):
-        path = write_raster(tmp_path / "a.tif", np.zeros((3, 9, 9), np.uint8), crs=None, transform=None, nodata=0)
-    result = predict(path, tmp_path / "out", MODEL)
-    assert result.count == 0
-    first, second = result.notes
-    assert "pixel coordinates" in first
-    assert "NoData everywhere" in second
-    assert all(str(path) in note for note in result.notes)
-    assert all(path.stat().st_size for path in result.paths)
+        lost = write_raster(tmp_path / "lost.tif", np.full((3, 9, 9), 50, np.uint8), crs=None, transform=None)
+    empty = write_raster(tmp_path / "empty.tif", np.zeros((3, 9, 9), np.uint8), nodata=0)
+    for path, message in ((lost, "has no place on a map"), (empty, "NoData everywhere")):
+        with pytest.raises(GeoError, match=rf"{path.name} has no .*{message}|{path.name} {message}"):
+            predict(path, tmp_path / "out", detection_model())
+        assert not (tmp_path / "out").exists()
 
 
 def test_existing_output_is_an_error_before_any_work(scene: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "site.geojson").write_text("mine")
     before = contents(tmp_path / "out")
-    calls: list[int] = []
-    model = DetectionModel(make_card(), lambda values: calls.append(1) or find_nothing(values))
+    model = detection_model()
     with pytest.raises(GeoError, match=r"site\.geojson exists already; add --overwrite"):
         predict(scene, tmp_path / "out", model)
     assert contents(tmp_path / "out") == before
-    assert not calls
+    assert not model.calls
+
+
+def test_the_same_call_again_takes_the_finished_result(scene: Path, tmp_path: Path) -> None:
+    first = predict(scene, tmp_path / "out", detection_model())
+    before = contents(tmp_path / "out")
+    model = detection_model()
+    again = predict(scene, tmp_path / "out", model)
+    assert not model.calls
+    assert again.times is None
+    assert (again.paths, again.counts, again.tiles) == (first.paths, first.counts, first.tiles)
+    assert contents(tmp_path / "out") == before
+    # Neither with another option, nor when an output was changed.
+    with pytest.raises(GeoError, match="exists already"):
+        predict(scene, tmp_path / "out", model, settings=Settings(tile=48))
+    (tmp_path / "out" / "site.geojson").write_text("mine")
+    with pytest.raises(GeoError, match="exists already"):
+        predict(scene, tmp_path / "out", model)
 
 
 def test_overwrite_replaces_the_files_of_an_earlier_run(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    predict(scene, out, MODEL)
-    full = contents(out)
+    predict(scene, out, detection_model())
+    full = outputs(out)
     (out / "other.txt").write_text("mine")
-    result = predict(scene, out, DetectionModel(make_card(), find_nothing), overwrite=True)
-    assert pyogrio.read_info(result.geopackage)["features"] == 0
-    after = contents(out)
+    result = predict(scene, out, detection_model(find_nothing), settings=OVERWRITE)
+    assert pyogrio.read_info(result.paths[0])["features"] == 0
+    after = outputs(out)
     assert set(after) == {*full, "other.txt"}
     assert all(after[name] != full[name] for name in full)
 
 
 def test_the_scene_itself_is_never_replaced(tmp_path: Path) -> None:
-    with warnings.catch_warnings(action="ignore"):
-        path = write_raster(
-            tmp_path / "photo.png", blob_scene(64, 64, seed=1)[0], driver="PNG", crs=None, transform=None
-        )
+    path = write_raster(tmp_path / "photo.tif", blob_scene(64, 64, seed=1)[0])
     before = contents(tmp_path)
-    with pytest.raises(GeoError, match=r"photo\.png is the scene itself"):
-        predict(path, tmp_path, MODEL, overwrite=True)
+    for out in (tmp_path, path):
+        with pytest.raises(GeoError, match=r"photo\.tif is the scene itself"):
+            predict(path, out, segmentation_model(), settings=OVERWRITE)
     assert contents(tmp_path) == before
 
 
@@ -111,9 +205,25 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("step", ["detect_objects", "write_geopackage", "write_geojson", "write_quicklook"])
 @pytest.mark.parametrize(("fail", "error"), [(stop, Stop), (interrupt, KeyboardInterrupt)])
-def test_a_failure_at_any_step_leaves_the_folder_as_it_was(
+def test_a_failure_in_the_first_row_of_tiles_leaves_the_folder_as_it_was(
+    scene: Path, tmp_path: Path, fail: Any, error: type[BaseException], overwrite: bool
+) -> None:
+    out = tmp_path / "new" / "out"
+    if overwrite:
+        predict(scene, out, detection_model())
+    before = contents(tmp_path)
+    model = detection_model()
+    model._answer = fail
+    with pytest.raises(error):
+        predict(scene, out, model, settings=Settings(overwrite=overwrite))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("step", ["without_duplicates", "write_vectors", "write_quicklook"])
+@pytest.mark.parametrize(("fail", "error"), [(stop, Stop), (interrupt, KeyboardInterrupt)])
+def test_a_failure_while_files_are_made_leaves_the_outputs_as_they_were_and_can_be_resumed(
     scene: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,30 +233,37 @@ def test_a_failure_at_any_step_leaves_the_folder_as_it_was(
     overwrite: bool,
 ) -> None:
     out = tmp_path / "new" / "out"
+    predict(scene, tmp_path / "expected", detection_model())
     if overwrite:
-        predict(scene, out, MODEL)
-    before = contents(tmp_path)
-    original = getattr(pipeline_module, step)
+        predict(scene, out, detection_model(find_nothing))
+    before = outputs(out) if overwrite else {}
+    original = getattr(tasks_module, step)
 
     def half_way(*args: Any, **options: Any) -> None:
         original(*args, **options)
         fail()
 
-    monkeypatch.setattr(pipeline_module, step, half_way)
-    with pytest.raises(error):
-        predict(scene, out, MODEL, overwrite=overwrite)
-    assert contents(tmp_path) == before
+    settings = Settings(overwrite=overwrite)
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks_module, step, half_way)
+        with pytest.raises(error):
+            predict(scene, out, detection_model(), settings=settings)
+    assert outputs(out) == before
+    model = detection_model()
+    predict(scene, out, model, settings=settings)
+    assert not model.calls
+    assert outputs(out) == outputs(tmp_path / "expected")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("failing", [".gpkg", ".geojson", ".png"])
-def test_a_failure_while_the_files_are_moved_leaves_the_folder_as_it_was(
+def test_a_failure_while_the_files_are_moved_leaves_the_outputs_as_they_were(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, overwrite: bool
 ) -> None:
     out = tmp_path / "out"
     if overwrite:
-        predict(scene, out, MODEL)
-    before = contents(tmp_path)
+        predict(scene, out, detection_model())
+    before = outputs(out) if overwrite else {}
     replace = Path.replace
 
     def fail_into_out(self: Path, target: Path) -> Path:
@@ -154,10 +271,27 @@ def test_a_failure_while_the_files_are_moved_leaves_the_folder_as_it_was(
             raise Stop
         return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", fail_into_out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail_into_out)
+        with pytest.raises(Stop):
+            predict(scene, out, detection_model(find_nothing), settings=Settings(overwrite=overwrite))
+    assert outputs(out) == before
+    predict(scene, out, detection_model(find_nothing), settings=Settings(overwrite=overwrite))
+    assert pyogrio.read_info(out / "site.gpkg")["features"] == 0
+
+
+def test_a_failure_in_the_middle_keeps_finished_rows(scene: Path, tmp_path: Path) -> None:
+    settings = Settings(tile=64, overlap=32, batch_size=1)
+    model = failing_model(Stop(), after=12)
     with pytest.raises(Stop):
-        predict(scene, out, DetectionModel(make_card(), find_nothing), overwrite=overwrite)
-    assert contents(tmp_path) == before
+        predict(scene, tmp_path / "out", model, settings=settings)
+    assert outputs(tmp_path / "out") == {}
+    done = len(list((tmp_path / "out").glob(".dynamicvis/*/*/band-*.json")))
+    assert done == 2
+    model._answer = detection_model(find_nothing)
+    model.calls.clear()
+    predict(scene, tmp_path / "out", model, settings=settings)
+    assert len(model.calls) == 20 - done * 5
 
 
 def test_a_file_of_others_in_a_new_folder_survives_a_failure(scene: Path, tmp_path: Path) -> None:
@@ -166,26 +300,27 @@ def test_a_file_of_others_in_a_new_folder_survives_a_failure(scene: Path, tmp_pa
         raise Stop
 
     with pytest.raises(Stop):
-        predict(scene, tmp_path / "out", DetectionModel(make_card(), detector))
+        predict(scene, tmp_path / "out", detection_model(detector))
     assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
 
 
-@pytest.mark.parametrize("out_dir", ["file", "file/below", "/proc/nowhere"])
+@pytest.mark.parametrize("out_dir", ["file/", "file/below", "/proc/nowhere"])
 def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_work(
     scene: Path, tmp_path: Path, out_dir: str
 ) -> None:
     (tmp_path / "file").write_text("mine")
     before = contents(tmp_path)
-    model = DetectionModel(make_card(), stop)
-    with pytest.raises(GeoError, match=rf"cannot write to folder .*{out_dir} .*--out-dir"):
-        predict(scene, tmp_path / out_dir, model)
+    model = detection_model()
+    with pytest.raises(GeoError, match=rf"cannot write to folder .*{out_dir.rstrip('/')} .*choose another output"):
+        predict(scene, f"{tmp_path}/{out_dir}" if out_dir.startswith("file") else out_dir, model)
     assert contents(tmp_path) == before
+    assert not model.calls
 
 
 def test_a_folder_in_place_of_an_output_is_an_error(scene: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "site.png").mkdir(parents=True)
     with pytest.raises(GeoError, match=r"site\.png is a folder"):
-        predict(scene, tmp_path / "out", MODEL, overwrite=True)
+        predict(scene, tmp_path / "out", detection_model(), settings=OVERWRITE)
 
 
 @pytest.mark.parametrize(
@@ -193,27 +328,85 @@ def test_a_folder_in_place_of_an_output_is_an_error(scene: Path, tmp_path: Path)
     [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")],
 )
 def test_too_little_memory_names_the_way_out(scene: Path, tmp_path: Path, error: Exception) -> None:
-    def detector(values: Any) -> Any:
-        raise error
-
     with pytest.raises(GeoError, match="--batch-size"):
-        predict(scene, tmp_path / "out", DetectionModel(make_card(), detector))
+        predict(scene, tmp_path / "out", failing_model(error))
 
 
 def test_other_errors_of_the_model_are_not_disguised(scene: Path, tmp_path: Path) -> None:
-    def detector(values: Any) -> Any:
-        raise RuntimeError("shapes differ")
-
     with pytest.raises(RuntimeError, match="shapes differ"):
-        predict(scene, tmp_path / "out", DetectionModel(make_card(), detector))
+        predict(scene, tmp_path / "out", failing_model(RuntimeError("shapes differ")))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from geo_scenes import detection_model, segmentation_model
+from dynamicvis.geo import GeoError, map_raster, predict
+from dynamicvis.geo.pipeline import Settings
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+scene, folder = Path(sys.argv[1]), Path(sys.argv[2])
+
+
+def twice(images):
+    return images * 2
+
+
+def run(what, out):
+    if what == "map":
+        map_raster(twice, scene, out / "site.tif", tile=64, overlap=16)
+    elif what == "objects":
+        predict(scene, out, detection_model(), settings=Settings(preview=True))
+    else:
+        predict(scene, out, segmentation_model(), settings=Settings(scores=True, preview=True))
+
+
+for what in ("map", "objects", "classes"):
+    for limit in map(int, sys.argv[3:]):
+        out = folder / f"{what}-{limit}"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            run(what, out)
+            print(f"{what}-{limit}\\twritten")
+        except GeoError as error:
+            print(f"{what}-{limit}\\t{error}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_output_that_looks_complete(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "site.tif", np.random.default_rng(0).integers(1, 250, (3, 200, 210), dtype=np.uint8))
+    limits = [0, 100, 1000, 5000, 20_000, 60_000, 100_000, 200_000, 400_000, 600_000, 10_000_000]
+    command = [sys.executable, "-c", FULL_DISK, str(path), str(tmp_path), *map(str, limits)]
+    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    told = dict(line.split("\t") for line in run.stdout.splitlines())
+    assert len(told) == 3 * len(limits)
+    complete = {what: outputs(tmp_path / f"{what}-{limits[-1]}") for what in ("map", "objects", "classes")}
+    for name, sentence in told.items():
+        what, _, limit = name.partition("-")
+        left = outputs(tmp_path / name) if (tmp_path / name).exists() else {}
+        if sentence == "written":
+            assert left == complete[what], name
+        else:
+            assert left == {}, name
+            assert int(limit) < limits[-1]
+    assert {told[f"{what}-{limit}"] == "written" for what in complete for limit in limits[:3]} == {False}
 
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A stand-in for the module that builds detectors; records its calls in ``calls``."""
+    """A stand-in for the module that builds models; records its calls in ``calls``."""
     module: Any = types.ModuleType("dynamicvis.mm.inference")
     module.calls = []
-    module.load_detector = lambda path, device: module.calls.append((path, device)) or find_blobs
+
+    def load_tile_model(path: Path, device: str, **options: bool) -> FakeModel:
+        module.calls.append((path, device, options))
+        return detection_model()
+
+    module.load_tile_model = load_tile_model
     monkeypatch.setitem(sys.modules, "dynamicvis.mm", types.ModuleType("dynamicvis.mm"))
     monkeypatch.setitem(sys.modules, "dynamicvis.mm.inference", module)
     return module
@@ -229,10 +422,7 @@ def model_file(tmp_path: Path) -> Path:
 def test_a_model_file_is_loaded_on_the_device(scene: Path, tmp_path: Path, loader: Any, model_file: Path) -> None:
     truth = blob_scene(150, 170, seed=1)[1]
     assert predict(scene, tmp_path / "out", str(model_file), device="cpu").count == len(truth)
-    assert loader.calls == [(model_file, "cpu")]
-    model = load_model(model_file)
-    assert model.card == make_card()
-    assert loader.calls[1] == (model_file, "cuda" if torch.cuda.is_available() else "cpu")
+    assert [(path, device) for path, device, _ in loader.calls] == [(model_file, "cpu")]
 
 
 def test_scene_and_outputs_are_checked_before_the_model_is_loaded(
@@ -246,35 +436,8 @@ def test_scene_and_outputs_are_checked_before_the_model_is_loaded(
         (scene, "out", {"overlap": 64}),
     ]:
         with pytest.raises(GeoError):
-            predict(path, tmp_path / out, model_file, **options)
+            predict(path, tmp_path / out, model_file, settings=Settings(**options))
     assert not loader.calls
-
-
-def test_missing_openmmlab_names_the_extra(
-    scene: Path, tmp_path: Path, loader: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load_detector(path: Path, device: str) -> None:
-        import mmengine  # noqa: F401
-
-    loader.load_detector = load_detector
-    monkeypatch.setitem(sys.modules, "mmengine", None)
-    with pytest.raises(GeoError, match=r'mmengine is not installed: `pip install "dynamicvis\[mm\]"`'):
-        predict(scene, tmp_path / "out", model_file)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_device_that_is_not_there_is_an_error(loader: Any, model_file: Path) -> None:
-    for device in ("abacus", "cuda:99"):
-        with pytest.raises(GeoError, match=rf"device '{device}' is not available"):
-            load_model(model_file, device)
-    assert not loader.calls
-
-
-def test_a_model_for_another_task_is_an_error(scene: Path, tmp_path: Path) -> None:
-    path = tmp_path / "roads.safetensors"
-    save_model(path, {"weight": torch.zeros(1)}, make_card(task="segmentation"))
-    with pytest.raises(GeoError, match=r"roads\.safetensors is a model for segmentation"):
-        predict(scene, tmp_path / "out", path)
 
 
 def test_a_missing_or_truncated_model_file_is_an_error(scene: Path, tmp_path: Path, model_file: Path) -> None:

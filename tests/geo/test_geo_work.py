@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import geo_processes
 import numpy as np
 import pytest
 from geo_processes import Log, Nursery, PlaceModel, write_places
@@ -224,6 +227,19 @@ def test_copies_of_one_call_share_the_work(
     else:
         assert out.read_bytes() == expected["map"]
         assert [*out.parent.iterdir()] == [out]
+
+
+def test_torchrun_needs_nothing_but_copies(scene: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    ended = subprocess.run(
+        [*launcher, geo_processes.__file__, scene, out, log], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count('"tiles": 6') == 2
+    assert files(out) == expected["predict"]
+    assert Log(log).counts() == TILES
 
 
 def test_others_take_over_from_a_killed_process(

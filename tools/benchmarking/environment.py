@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from llvmlite import binding
 
-_PACKAGES = ("dynamicvis", "torch", "numba", "numpy", "triton", "torchvision", "timm", "transformers", "mambapy")
+_PACKAGES = (
+    "dynamicvis",
+    "torch",
+    "numba",
+    "numpy",
+    "triton",
+    "torchvision",
+    "timm",
+    "transformers",
+    "mambapy",
+    "rasterio",
+)
 _ROOT = Path(__file__).parents[2]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarking.models import MissingPackageError, build_model
+from benchmarking.process import status_bytes
 from benchmarking.report import Row
 from benchmarking.timing import failure_note, synchronise
 
@@ -97,20 +98,13 @@ def peak_above_idle(call: Callable[[], object], device: torch.device) -> tuple[f
         return idle / _MIB, (torch.cuda.max_memory_allocated(device) - idle) / _MIB
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        idle = _status("VmRSS")
+        idle = status_bytes("VmRSS")
     except OSError as error:
         raise RuntimeError("memory on the CPU is measured through Linux's /proc, which is not accessible") from error
     result = call()
-    peak = _status("VmHWM")
+    peak = status_bytes("VmHWM")
     del result
     return idle / _MIB, (peak - idle) / _MIB
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":
