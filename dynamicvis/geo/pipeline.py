@@ -447,7 +447,8 @@ class _Prepared:
         settings, model = self._settings, self._model
         batch_size = settings.batch_size
         if settings.max_memory is not None:
-            batch_size = fit_batch_size(self._measure(), batch_size, parse_size(str(settings.max_memory)))
+            limit = parse_size(str(settings.max_memory))
+            batch_size = fit_batch_size(self._measure(), batch_size, limit)
         options = {
             "scene": self._scene.fingerprint(),
             "model": getattr(model, "digest", None) or identity(model),
