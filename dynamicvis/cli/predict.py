@@ -9,6 +9,7 @@ import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import (
+    engine_option,
     formats_option,
     model_option,
     out_option,
@@ -35,11 +36,19 @@ if TYPE_CHECKING:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def predict(scenes: tuple[str, ...], **options: Any) -> None:
     """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
 
     SCENES are rasters, folders, quoted patterns, lists (.txt) or STAC items (.json), local or remote.
+
+    \b
+    Examples:
+      dynamicvis predict site.tif -o out/
+      dynamicvis predict site.tif -o trees.geojson --bounds '404211 3285102 404251 3285142'
+      dynamicvis predict 'flight/*.tif' -o out/ --model buildings.safetensors --preview
+      dynamicvis predict s3://bucket/site.tif -o out/ -b 4,3,2 --dry-run
     """
     _run_scenes("predict", scenes, options)
 
@@ -53,6 +62,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
 @preview_option
 @scene_options
 @tiling_options
+@engine_option
 @run_options
 def embed(scenes: tuple[str, ...], **options: Any) -> None:
     """Write an embedding for every cell of SCENES, a cell being a tile, as raster and as GeoParquet.
@@ -76,7 +86,11 @@ def embed(scenes: tuple[str, ...], **options: Any) -> None:
 @tiling_options
 @run_options
 def change(before: str, after: str, **options: Any) -> None:
-    """Compare two scenes of one place, BEFORE and AFTER, and write what changed."""
+    """Compare two scenes of one place, BEFORE and AFTER, and write what changed.
+
+    Both have the same bands, CRS and grid of pixels (or see --align); what both cover is compared. The files are called
+    like BEFORE.
+    """
     from dynamicvis import geo
     from dynamicvis.geo.batch import Outcome
     from dynamicvis.geo.scenes import find_scenes
@@ -117,7 +131,14 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
             settings=_settings(options),
         )
         with Bars(options["quiet"] or options["as_json"]) as bars:
-            outcomes = estimate_scenes(scenes, request) if options["dry_run"] else run_scenes(scenes, request, bars.of)
+            if options["dry_run"]:
+                outcomes = estimate_scenes(scenes, request)
+            elif options["engine"] == "ray":
+                from dynamicvis.geo.ray_engine import run_scenes_on_ray
+
+                outcomes = run_scenes_on_ray(scenes, request, workers=options["workers"])
+            else:
+                outcomes = run_scenes(scenes, request, bars.of)
             report_outcomes(bars.between(outcomes), as_json=options["as_json"], quiet=options["quiet"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import warnings
 from bisect import bisect_left, bisect_right
@@ -218,6 +219,10 @@ def check_creation_options(spec: RasterSpec, creation_options: Mapping[str, str]
     """
     if not creation_options:
         return
+    size = {name.upper(): value for name, value in creation_options.items()}.get("BLOCKSIZE", str(_BLOCK))
+    # What is no number here takes the process down with it.
+    if not re.fullmatch("[0-9]{1,5}", str(size)) or int(size) < 16 or int(size) % 16:
+        raise GeoError(f"creation option BLOCKSIZE={size} is no multiple of 16 pixels; give one, such as {_BLOCK}")
     complaints, log = _Complaints(), logging.getLogger("rasterio._env")
     given = ", ".join(f"{name}={value}" for name, value in creation_options.items())
     log.addHandler(complaints)

@@ -315,7 +315,7 @@ class Cells(Task):
         scene, grid = self.scenery.scene, self.scenery.grid
         place = {}
         if scene.crs:
-            place = {"crs": scene.crs, "transform": scene.affine * scene.affine.scale(grid.tile)}
+            place = {"crs": scene.crs, "transform": scene.affine @ scene.affine.scale(grid.tile)}
         write_rows(
             path,
             spec,
