@@ -348,3 +348,16 @@ def test_an_answer_that_does_not_fit_the_card_is_refused_and_leaves_nothing(
     with pytest.raises(ValueError, match=message):
         predict(path, tmp_path / "out", FakeModel(card, lambda images: outputs))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [segmentation_model, classification_model, embedding_model])
+def test_creation_options_are_tried_before_the_model_is_called(tmp_path: Path, make: Any) -> None:
+    path = write_raster(tmp_path / "site.tif", regions(40, 40))
+    model = make()
+    with pytest.raises(GeoError, match="it was given as COMPRESS=SQUEEZE"):
+        predict(path, tmp_path / "out", model, settings=Settings(creation_options={"COMPRESS": "SQUEEZE"}))
+    assert model.calls == []
+    assert not (tmp_path / "out").exists()
+    predict(path, tmp_path / "out", model, settings=Settings(creation_options={"COMPRESS": "ZSTD"}))
+    with rasterio.open(tmp_path / "out" / "site.tif") as written:
+        assert written.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"] == "ZSTD"
