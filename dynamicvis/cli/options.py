@@ -92,14 +92,15 @@ workers_option = click.option(
     default=2,
     show_default=True,
     metavar="N",
-    help="Threads that read ahead of the model; with `--engine ray`, processes of the cluster.",
+    help="Threads that read ahead of the model.",
 )
 engine_option = click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where scenes are computed: in this process, or in a Ray cluster (that of RAY_ADDRESS, or a local one).",
+    help="Where scenes are computed: in this process, or by as many processes as --workers says in a Ray cluster (that "
+    "of RAY_ADDRESS, or a local one).",
 )
 max_memory_option = click.option(
     "--max-memory",
@@ -124,7 +125,9 @@ resume_option = click.option(
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be done (grid, tiles, memory, size of the output); write nothing."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else on stdout."
+)
 out_option = click.option(
     "-o",
     "--out",
@@ -142,7 +145,9 @@ formats_option = click.option(
 )
 scores_option = click.option("--scores", is_flag=True, help="Also write the probability of each class as a raster.")
 selection_option = click.option(
-    "--selection", is_flag=True, help="Also write as a raster where the backbone looked, a band for each stage."
+    "--selection",
+    is_flag=True,
+    help="Also write a raster of where the model looked: percent, a band for each stage of its backbone.",
 )
 preview_option = click.option("--preview", is_flag=True, help="Also write a page (.html) to look at in a browser.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no notes.")

@@ -42,6 +42,13 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
     """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
 
     SCENES are rasters, folders, quoted patterns, lists (.txt) or STAC items (.json), local or remote.
+
+    \b
+    Examples:
+      dynamicvis predict site.tif -o out/
+      dynamicvis predict site.tif -o trees.geojson --bounds '404211 3285102 404251 3285142'
+      dynamicvis predict 'flight/*.tif' -o out/ --model buildings.safetensors --preview
+      dynamicvis predict s3://bucket/site.tif -o out/ -b 4,3,2 --dry-run
     """
     _run_scenes("predict", scenes, options)
 
@@ -79,7 +86,11 @@ def embed(scenes: tuple[str, ...], **options: Any) -> None:
 @tiling_options
 @run_options
 def change(before: str, after: str, **options: Any) -> None:
-    """Compare two scenes of one place, BEFORE and AFTER, and write what changed."""
+    """Compare two scenes of one place, BEFORE and AFTER, and write what changed.
+
+    Both have the same bands, CRS and grid of pixels (or see --align); what both cover is compared. The files are called
+    like BEFORE.
+    """
     from dynamicvis import geo
     from dynamicvis.geo.batch import Outcome
     from dynamicvis.geo.scenes import find_scenes

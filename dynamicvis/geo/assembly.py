@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import tempfile
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -204,6 +207,41 @@ def write_rows(
         plain.unlink()
 
 
+def check_creation_options(spec: RasterSpec, creation_options: Mapping[str, str]) -> None:
+    """Try options of GDAL's COG driver on a single pixel; what it does not know it would leave aside.
+
+    Args:
+        spec: of the raster that is to be written.
+        creation_options: as for `write_rasters`.
+
+    Raises:
+        GeoError: an option that does not exist, or a value that it cannot have.
+    """
+    if not creation_options:
+        return
+    size = {name.upper(): value for name, value in creation_options.items()}.get("BLOCKSIZE", str(_BLOCK))
+    # What is no number here takes the process down with it.
+    if not re.fullmatch("[0-9]{1,5}", str(size)) or int(size) < 16 or int(size) % 16:
+        raise GeoError(f"creation option BLOCKSIZE={size} is no multiple of 16 pixels; give one, such as {_BLOCK}")
+    complaints, log = _Complaints(), logging.getLogger("rasterio._env")
+    given = ", ".join(f"{name}={value}" for name, value in creation_options.items())
+    log.addHandler(complaints)
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+            plain, path = Path(folder) / "plain.tif", Path(folder) / "cog.tif"
+            rasterio.open(plain, "w", driver="GTiff", width=1, height=1, count=1, dtype=spec.dtype).close()
+            rasterio.shutil.copy(plain, path, driver="COG", **_cog_options(spec, creation_options))
+    except (CPLE_BaseError, RasterioError) as error:
+        complaints.found.append(str(error.__cause__ or error).strip().rstrip("."))
+    finally:
+        log.removeHandler(complaints)
+    if complaints.found:
+        raise GeoError(
+            f"{complaints.found[0]}; it was given as {given}; see https://gdal.org/drivers/raster/cog.html for what "
+            "can be"
+        )
+
+
 @contextmanager
 def _reported(names: Sequence[str]) -> Iterator[None]:
     """Name the files where GDAL or the disk says that something cannot be written."""
@@ -327,6 +365,13 @@ class _Mask:
 
 
 def _copy_as_cog(plain: Path, path: Path, spec: RasterSpec, creation_options: Mapping[str, str]) -> None:
+    rasterio.shutil.copy(plain, path, driver="COG", **_cog_options(spec, creation_options))
+    with rasterio.open(path) as written, rasterio.open(plain) as source:
+        if written.shape != source.shape or written.count != source.count:
+            raise GeoError(f"{path.name} was not written to its end; check the free space of its disk")
+
+
+def _cog_options(spec: RasterSpec, creation_options: Mapping[str, str]) -> dict[str, str]:
     quantity = spec.resampling == "average" and spec.colormap is None
     options = {
         "COMPRESS": "DEFLATE",
@@ -336,8 +381,17 @@ def _copy_as_cog(plain: Path, path: Path, spec: RasterSpec, creation_options: Ma
         "BIGTIFF": "IF_SAFER",
         "SPARSE_OK": "YES",
     }
-    options |= {name.upper(): value for name, value in creation_options.items()}
-    rasterio.shutil.copy(plain, path, driver="COG", **options)
-    with rasterio.open(path) as written, rasterio.open(plain) as source:
-        if written.shape != source.shape or written.count != source.count:
-            raise GeoError(f"{path.name} was not written to its end; check the free space of its disk")
+    return options | {name.upper(): value for name, value in creation_options.items()}
+
+
+class _Complaints(logging.Handler):
+    """What GDAL says about options, which it leaves aside."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        code, _, text = record.getMessage().partition(" in ")
+        if code in ("CPLE_NotSupported", "CPLE_IllegalArg"):
+            self.found.append(text.strip().rstrip("."))

@@ -119,7 +119,7 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
         except OSError as error:
             if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
                 break
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 out_dir = work.folder.parents[2]
                 raise GeoError(
                     f"the disk of {out_dir} is full; free some space and start again, what is done is kept"

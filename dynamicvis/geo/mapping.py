@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.assembly import Mosaic, write_rasters
+from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_rasters
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
@@ -136,6 +136,7 @@ def map_raster(
             colormap=scene.colormap if dtype == np.uint8 else None,
             tags={"DYNAMICVIS_VERSION": __version__, "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}"},
         )
+        check_creation_options(spec, creation_options or {})
         place = WorkPlace(destination.parent, destination.name, [destination.name])
         plan = Plan(options, {"batch_size": fitting})
         with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:

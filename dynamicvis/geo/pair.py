@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.projection import project
-from dynamicvis.geo.reading import one_sentence
+from dynamicvis.geo.reading import one_sentence, without_warnings
 from dynamicvis.geo.source import Scene, read_padded
 from dynamicvis.geo.tiles import Extent
 
@@ -189,7 +190,10 @@ class ScenePair:
             name: repr(min(factor * own * along, 1.0))
             for name, factor, own, along in zip(("XSCALE", "YSCALE"), self._scales, step, zoom, strict=True)
         }
-        with one_sentence(self.after.path, f"cannot be resampled to the grid of {self.before.path}"):
+        with (
+            one_sentence(self.after.path, f"cannot be resampled to the grid of {self.before.path}"),
+            without_warnings(NotGeoreferencedWarning),  # of the arrays in memory that rasterio makes files of
+        ):
             reproject(
                 read, values, src_nodata=np.nan, dst_nodata=np.nan, resampling=Resampling.bilinear, **factors, **options
             )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
+from dynamicvis.geo.assembly import check_creation_options
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.mapping import check_tiling, identity
@@ -392,6 +393,8 @@ class _Prepared:
         tags = _tags(model, tile, self._overlap)
         options = settings.creation_options
         self._task = make_task(Scenery(scene, ground, before, card, self._grid, self._outputs, tags, options))
+        for spec in self._task.written:
+            check_creation_options(spec, options)
 
     def execute(self, progress: Progress | None) -> PredictResult:
         outputs, settings = self._outputs, self._settings
@@ -447,7 +450,8 @@ class _Prepared:
         settings, model = self._settings, self._model
         batch_size = settings.batch_size
         if settings.max_memory is not None:
-            batch_size = fit_batch_size(self._measure(), batch_size, parse_size(str(settings.max_memory)))
+            limit = parse_size(str(settings.max_memory))
+            batch_size = fit_batch_size(self._measure(), batch_size, limit)
         options = {
             "scene": self._scene.fingerprint(),
             "model": getattr(model, "digest", None) or identity(model),

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from dynamicvis.geo.errors import GeoError
 
-DEFAULT_CACHE = 128 << 20  # bytes of decoded blocks that GDAL keeps
+DEFAULT_CACHE = 64 << 20  # bytes of decoded blocks that GDAL keeps; a scene of 8192 x 8192 bytes fills it
 
 _REMOTE = re.compile(
     r"(/vsi\w+/\{?)*/vsi(curl|s3|gs|az|adls|oss|swift)(_streaming)?[/?]|([a-z]+\+)*(https?|s3|gs|az|oss|ftp)://", re.I

@@ -78,6 +78,11 @@ class Task:
         """Made of the model's maps."""
         return [self._selection()] if self.scenery.outputs.selection else []
 
+    @property
+    def written(self) -> list[RasterSpec]:
+        """All rasters that become files."""
+        return self.rasters
+
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         """Write all files into a folder, once every tile is done; returns the number of features by class."""
         raise NotImplementedError
@@ -260,6 +265,10 @@ class Cells(Task):
         return self._named(counts)
 
     @property
+    def written(self) -> list[RasterSpec]:
+        return [*self.rasters, self._main()]
+
+    @property
     def _is_embedding(self) -> bool:
         return self.scenery.card.task == "embedding"
 
@@ -306,7 +315,7 @@ class Cells(Task):
         scene, grid = self.scenery.scene, self.scenery.grid
         place = {}
         if scene.crs:
-            place = {"crs": scene.crs, "transform": scene.affine * scene.affine.scale(grid.tile)}
+            place = {"crs": scene.crs, "transform": scene.affine @ scene.affine.scale(grid.tile)}
         write_rows(
             path,
             spec,

@@ -104,10 +104,9 @@ def test_not_a_number_and_infinity_are_no_data(loader: Any, tmp_path: Path, ship
 def test_bands_in_another_order(loader: Any, tmp_path: Path) -> None:
     path = tmp_path / "many.tif"
     write_many_bands(path)
-    result = run(path, "-o", tmp_path / "out")
-    assert "red, green, blue" in result.stderr
-    assert run(path, "-o", tmp_path / "chosen", "-b", "3,2,1").stderr == ""
-    assert_refused(run(path, "-o", tmp_path / "other", "-b", "3,2,9"), r"many\.tif has 5 bands.*9|9.*many\.tif")
+    assert_refused(run(path, "-o", tmp_path / "out"), r"many\.tif .*\(red, green, blue\) in another order.*-b 3,2,1")
+    assert run(path, "-o", tmp_path / "out", "-b", "3,2,1").stderr == ""
+    assert_refused(run(path, "-o", tmp_path / "other", "-b", "3,2,9"), r"many\.tif has bands 1 to 5, not 9")
     assert_refused(run(path, "-o", tmp_path / "other", "-b", "3,2"), r"red, green, blue")
 
 
@@ -186,8 +185,9 @@ def test_two_runs_with_different_options_on_one_output(loader: Any, tmp_path: Pa
         (["--batch-size", "0"], "--batch-size", 2),
         (["--workers", "0"], "--workers", 2),
         (["--tile", "32", "--overlap", "32"], "overlap", 1),
-        (["--co", "COMPRESS=NOSUCH"], "COMPRESS.*NOSUCH|NOSUCH.*COMPRESS", 1),
+        (["--co", "COMPRESS=NOSUCH"], "NOSUCH.*COMPRESS", 1),
         (["--co", "NOSUCH=1"], "NOSUCH", 1),
+        (["--co", "BLOCKSIZE=large"], "BLOCKSIZE=large", 1),
     ],
 )
 def test_bad_options(loader: Any, tmp_path: Path, options: list[str], pattern: str, exit_code: int) -> None:

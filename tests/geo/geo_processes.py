@@ -178,7 +178,16 @@ def run_sparse(scene: str, out: str, cache: int) -> dict[str, Any]:
     mapping.gdal_cache = partial(reading.gdal_cache, cache)
     assembly._CACHE = cache
     _begin_peak()
-    map_raster(lambda images: images, scene, out, tile=256, overlap=32, out_dtype="uint8", out_nodata=0, progress=None)
+    map_raster(
+        lambda images: images,
+        scene,
+        out,
+        tile=256,
+        overlap=32,
+        out_dtype="uint8",
+        out_nodata=0,
+        creation_options={"NUM_THREADS": "1"},
+    )
     return {"peak": _peak()}
 
 

@@ -36,7 +36,8 @@ def write_sparse(path: Path, size: int) -> Path:
 
 def test_the_peak_does_not_grow_with_the_scene(nursery: Nursery, tmp_path: Path) -> None:
     peaks = []
-    for size in (4096, 8192, 16384):
+    # From a size on that fills all caches, GDAL's chunks of overviews among them.
+    for size in (8192, 16384):
         scene = write_sparse(tmp_path / f"{size}.tif", size)
         result = nursery.run("run_sparse", scene=scene, out=tmp_path / f"{size}-out.tif", cache=4 * MB)
         assert result["status"] == 0, result
