@@ -357,7 +357,8 @@ class _Mask:
             return
         self._exists = True
         for earlier in self._full:
-            self._sink.write_mask(True, window=earlier)
+            # Not True, with which rasterio fills the whole mask whatever the window.
+            self._sink.write_mask(np.ones((earlier.height, earlier.width), bool), window=earlier)
         self._full.clear()
         if mask.any():
             self._sink.write_mask(mask, window=window)
