@@ -89,7 +89,8 @@ def run(options: argparse.Namespace, command: Sequence[str]) -> int:
     environment = describe_environment(torch.device("cpu"))
     environment["gdal"] = rasterio.__gdal_version__
     content = json.loads(options.json.read_text()) if options.json.exists() else {}
-    content[options.part] = {**part, "command": [_without_folders(word) for word in command], "environment": environment}
+    words = [_without_folders(word) for word in command]
+    content[options.part] = {**part, "command": words, "environment": environment}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(part, indent=1))
     if options.part == "overlap":
