@@ -30,6 +30,7 @@ from dynamicvis.geo.tiles import Extent, Grid
 
 _BLOCK = 512
 _CHUNK = 2 * _BLOCK
+_LARGEST_BLOCK = 4 << 20  # bytes of a block of cells
 _CACHE = 32 << 20  # bytes of decoded blocks; what reading the scene has left in the cache makes room for the rest
 
 
@@ -188,6 +189,7 @@ def write_rows(
     """
     plain = scratch / f"{path.stem}.plain.tif"
     sink: Any = None
+    block_size = _BLOCK
     with gdal_cache(_CACHE), _reported([path.name]):
         try:
             for top, row in enumerate(rows):
@@ -196,14 +198,15 @@ def write_rows(
                 vectors = np.stack([vector for _, vector in row], axis=1)[:, None]
                 values = cast(spec.convert(vectors), spec.dtype)
                 if sink is None:
-                    sink = _create(plain, spec, len(values), shape, place)
+                    block_size = _fitting_block(len(values) * np.dtype(spec.dtype).itemsize)
+                    sink = _create(plain, spec, len(values), shape, place, block_size)
                 block = np.full((len(values), 1, shape[1]), spec.nodata, spec.dtype)
                 block[:, :, [column for column, _ in row]] = values
                 sink.write(block, window=Window(0, top, shape[1], 1))
         finally:
             if sink is not None:
                 sink.close()
-        _copy_as_cog(plain, path, spec, creation_options)
+        _copy_as_cog(plain, path, spec, {"BLOCKSIZE": str(block_size), **creation_options})
         plain.unlink()
 
 
@@ -284,8 +287,18 @@ def _write_plain(
     return counts
 
 
-def _create(path: Path, spec: RasterSpec, bands: int, shape: tuple[int, int], place: Mapping[str, Any]) -> Any:
-    tiled = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
+def _fitting_block(bytes_per_pixel: int) -> int:
+    """Edge of a block that is small in memory also where a pixel has hundreds of bands."""
+    size = _BLOCK
+    while size > 16 and size * size * bytes_per_pixel > _LARGEST_BLOCK:
+        size //= 2
+    return size
+
+
+def _create(
+    path: Path, spec: RasterSpec, bands: int, shape: tuple[int, int], place: Mapping[str, Any], block_size: int = _BLOCK
+) -> Any:
+    tiled = {"tiled": True, "blockxsize": block_size, "blockysize": block_size}
     # Blocks without data are left out: a sparse scene stays small.
     options = {"sparse_ok": True, "bigtiff": "IF_SAFER", **tiled}
     sink = rasterio.open(

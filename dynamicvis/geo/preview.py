@@ -76,7 +76,11 @@ def write_preview(
             for name, ground in grounds.items()
         ],
         "sharp": width == scene.width,
-        "layers": [_layer_content(layer, scene, card, height, width) for layer in layers],
+        # The first is what the page is about; the others would hide it.
+        "layers": [
+            {**_layer_content(layer, scene, card, height, width), "shown": number == 0}
+            for number, layer in enumerate(layers)
+        ],
     }
     try:
         Path(path).write_text(_page(content), encoding="utf-8")

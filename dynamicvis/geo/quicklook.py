@@ -54,7 +54,8 @@ def write_quicklook(path: str | Path, scene: Ground, card: ModelCard, layer: Lay
     legend = _draw_layer(picture, scene, card, layer, (rows, columns), metres)
     sheet = _with_legend(picture, legend, beside)
     try:
-        Image.fromarray(sheet).save(path, format="PNG")
+        # A photograph hardly gets smaller by more effort, which costs seconds.
+        Image.fromarray(sheet).save(path, format="PNG", compress_level=2)
     except OSError as error:
         raise GeoError(f"{Path(path).name} cannot be written ({error}); check the folder and its free space") from error
 

@@ -29,6 +29,7 @@ from dynamicvis.model_card import ModelCard
 
 NO_CLASS = 255  # of class rasters
 _BATCH = 10_000  # features
+_STRIDE = 32  # of the backbone's last map, pixels
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,7 @@ def make_grid(card: ModelCard, height: int, width: int, tile: int, overlap: int)
     """Overlapping tiles, or cells for tasks that give one answer a tile."""
     if card.task in ("classification", "embedding"):
         return cell_grid(height, width, tile)
-    return tile_grid(height, width, tile, overlap)
+    return tile_grid(height, width, tile, overlap, _STRIDE)
 
 
 class _Regions:

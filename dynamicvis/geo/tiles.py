@@ -27,8 +27,8 @@ class Tile:
 
     Attributes:
         row, column: place in the grid, from 0.
-        window: what the model sees, always ``tile`` pixels wide and high. It leaves the raster only where the
-            raster is smaller than the tile.
+        window: what the model sees, always ``tile`` pixels wide and high. It leaves the raster where the raster is
+            smaller than the tile, and by a few pixels where windows are aligned.
         core: the part of the raster that this tile answers for. Between neighbours the overlap is halved; the edge
             of the raster belongs to the tile at the edge.
     """
@@ -120,16 +120,18 @@ class Grid:
             )
 
 
-def tile_grid(height: int, width: int, tile: int, overlap: int) -> Grid:
+def tile_grid(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Grid:
     """Cover a raster with full-size windows.
 
-    The last window of a row or column is shifted inward so that it ends at the edge of the raster. The cores of all
-    tiles partition the raster: each pixel lies in exactly one.
+    The last window of a row or column is shifted inward so that it ends at the edge of the raster, or less than
+    ``align`` pixels beyond. The cores of all tiles partition the raster: each pixel lies in exactly one.
 
     Args:
         height, width: size of the raster, pixels, at least 1.
         tile: edge of a window, pixels, at least 1.
         overlap: least overlap of neighbouring windows, pixels, ``0 <= overlap < tile``.
+        align: all windows start at multiples of this, pixels, if the distance of neighbours is one. A backbone that
+            divides its input by strides then sees a pixel in the same place of its grid in every window.
 
     Raises:
         ValueError: a size out of these bounds.
@@ -137,7 +139,9 @@ def tile_grid(height: int, width: int, tile: int, overlap: int) -> Grid:
     _check(height, width)
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be at least 0 and less than tile, not {overlap} with tile {tile}")
-    return Grid(_overlapping(height, tile, overlap), _overlapping(width, tile, overlap), tile - overlap)
+    stride = tile - overlap
+    align = align if stride % align == 0 else 1
+    return Grid(_overlapping(height, tile, stride, align), _overlapping(width, tile, stride, align), stride)
 
 
 def cell_grid(height: int, width: int, cell: int) -> Grid:
@@ -159,8 +163,9 @@ def _check(height: int, width: int) -> None:
         raise ValueError(f"a raster has at least one pixel, not {height} x {width}")
 
 
-def _overlapping(size: int, tile: int, overlap: int) -> Axis:
-    starts = [*range(0, max(size - tile, 0), tile - overlap), max(size - tile, 0)]
+def _overlapping(size: int, tile: int, stride: int, align: int) -> Axis:
+    last = -(-max(size - tile, 0) // align) * align
+    starts = [*range(0, last, stride), last]
     # The middle of an overlap: halfway between the start of a window and the end of the window before it.
     borders = [0, *((before + tile + after) // 2 for before, after in pairwise(starts)), size]
     return Axis(size, tile, tuple(starts), tuple(pairwise(borders)))

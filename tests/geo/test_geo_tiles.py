@@ -137,3 +137,17 @@ def test_seams_are_as_wide_as_the_overlap_where_there_is_room(size: int, tile: i
         # The last window is shifted inward, so that the cores before it may be narrower.
         assert all(end - start == 2 * (overlap // 2) for start, end in axis.seams[:-2])
         assert all(end - start >= overlap // 2 for start, end in axis.seams)
+
+
+@pytest.mark.parametrize("size", [1, 31, 63, 64, 65, 100, 127, 128, 129, 300])
+def test_aligned_windows_start_on_the_grid_and_hardly_leave_the_raster(size: int) -> None:
+    axis = tile_grid(size, 1, 64, 32, align=16).rows
+    assert all(start % 16 == 0 for start in axis.starts)
+    assert axis.starts[-1] + 64 - max(size, 64) < 16
+    assert [core[0] for core in axis.cores[1:]] == [core[1] for core in axis.cores[:-1]]
+    assert axis.cores[-1][1] == size
+    assert all(start <= core[0] < core[1] <= start + 64 for start, core in zip(axis.starts, axis.cores, strict=True))
+
+
+def test_windows_whose_distance_is_off_the_grid_are_not_aligned() -> None:
+    assert tile_grid(100, 100, 64, 30, align=16).rows == tile_grid(100, 100, 64, 30).rows

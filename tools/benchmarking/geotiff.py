@@ -89,7 +89,8 @@ def run(options: argparse.Namespace, command: Sequence[str]) -> int:
     environment = describe_environment(torch.device("cpu"))
     environment["gdal"] = rasterio.__gdal_version__
     content = json.loads(options.json.read_text()) if options.json.exists() else {}
-    content[options.part] = {**part, "command": list(command), "environment": environment}
+    words = [_without_folders(word) for word in command]
+    content[options.part] = {**part, "command": words, "environment": environment}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(part, indent=1))
     if options.part == "overlap":
@@ -201,3 +202,8 @@ def overlap(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         size = {"width": dataset.width, "height": dataset.height}
     points = overlap_curve(find_model(options.model), scene, options.tile, options.overlaps, folder)
     return {"model": card.name, "scene": options.scene.name, **size, "tile": options.tile, "points": points}
+
+
+def _without_folders(word: str) -> str:
+    """An argument as the results hold it: of a path on this machine only the name means something elsewhere."""
+    return Path(word).name if Path(word).is_absolute() else word

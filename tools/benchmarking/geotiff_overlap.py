@@ -18,7 +18,7 @@ from dynamicvis.geo import Extent, Scene, Settings, load_model, predict
 from dynamicvis.model_card import read_card, save_model
 
 TRAINED, ALL_KEPT = "as trained", "keep ratio 1 in all stages"
-ALIGNED = "as trained, all windows on the grid of the backbone's strides"
+ALIGNED = "as trained, scene cut to a multiple of the backbone's strides"
 STRIDE = 32
 
 

@@ -71,7 +71,7 @@
 
   const addImage = (layer) => {
     const image = overlay(layer.image, "raster", true, 0.6);
-    image.addTo(map);
+    show([image], layer.shown);
     const opacity = element("input");
     Object.assign(opacity, { type: "range", min: 0, max: 1, step: 0.05, value: 0.6 });
     opacity.addEventListener("input", () => image.setOpacity(Number(opacity.value)));
@@ -79,7 +79,7 @@
       "section",
       "",
       "",
-      toggle("checkbox", true, (shown) => show([image], shown), element("h2", "name", layer.name)),
+      toggle("checkbox", layer.shown, (shown) => show([image], shown), element("h2", "name", layer.name)),
       element("label", "", "", element("span", "note", "opacity"), opacity),
     );
     if (layer.kind === "classes") {
