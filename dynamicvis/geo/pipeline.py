@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -503,15 +504,13 @@ class _Prepared:
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:
-    card = model.card
+    card = {name: value for name, value in asdict(model.card).items() if name != "config"}
     return {
         "DYNAMICVIS_VERSION": __version__,
-        "DYNAMICVIS_MODEL": card.name,
+        "DYNAMICVIS_MODEL": model.card.name,
         "DYNAMICVIS_WEIGHTS_SHA256": getattr(model, "digest", "") or "not from a file",
-        "DYNAMICVIS_TASK": card.task,
-        "DYNAMICVIS_NORMALIZATION": f"mean {list(card.mean)}, std {list(card.std)} of {list(card.bands)}",
+        "DYNAMICVIS_CARD": json.dumps(card, ensure_ascii=False),
         "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}",
-        "DYNAMICVIS_LICENSE": card.license,
     }
 
 
