@@ -26,6 +26,7 @@ HEAD_DIM = 64
 _COLD = "selective_scan, cold"
 _KERNEL = "kernel, output ready"
 _CALL = "call, one token"
+_MEMORY = "memory alone"
 _CEILING, _WHOLE_CEILING = "ceiling", "ceiling, softplus and gate too"
 
 
@@ -33,13 +34,14 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
     """The bidirectional selective scan over sequence lengths, and what the CPU's arithmetic would allow.
 
     Every length is compared with the naive version, and transformers' scan with ours. Ours is timed with its inputs in
-    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them. Two
-    more say where its time goes: its kernel, writing into memory that is there, as inference has it, without the page
-    faults of a new output; and the operator on one token, which is the fixed cost of a call.
+    the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them.
+    Three more say where its time goes: its kernel, writing into memory that is there, as inference has it, without the
+    page faults of a new output; sums that read and write the same tensors, and compute nothing else; and the operator
+    on one token, which is the fixed cost of a call.
     """
     models = ["selective_scan", "naive", "transformers", _COLD]
     if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
-        models += [_CEILING, _WHOLE_CEILING, _KERNEL, _CALL]
+        models += [_CEILING, _WHOLE_CEILING, _KERNEL, _MEMORY, _CALL]
     sweep = Sweep(settings, models)
     rows = []
     for length in lengths:
@@ -55,6 +57,7 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
         }
         if _KERNEL in models:
             calls[_KERNEL] = _kernel_alone(inputs)
+            calls[_MEMORY] = _memory_alone(inputs)
         ours = _compare_with_naive(sweep, inputs)
         theirs = sweep.attempt("transformers", partial(_transformers_scan, inputs))
         if theirs is not None:
@@ -65,7 +68,7 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
                 tolerance = max(OPERATOR_TOLERANCES[settings.dtype], OPERATOR_TOLERANCES[torch.float32])
                 error = relative_error([result], [ours])
                 sweep.agree("transformers", Agreement("selective_scan", error, tolerance))
-        warmed = ("selective_scan", _CEILING, _WHOLE_CEILING, _KERNEL, _CALL)
+        warmed = ("selective_scan", _CEILING, _WHOLE_CEILING, _KERNEL, _MEMORY, _CALL)
         timings = sweep.measure(calls, f"{length} tokens", warmed=warmed)
         rows += [_scan_row(sweep, name, timings, length, updates) for name in models]
     return rows
@@ -119,6 +122,18 @@ def _kernel_alone(inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
     return partial(cpu.scan_rows, u, delta, A, B, C, D, z, bias, out, carry, (0, 2), proceed=False)
 
 
+def _memory_alone(inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
+    """Two passes, as the scan's directions: each reads its inputs, the second the gate too, and writes the output."""
+    u, delta, _, _, _, _, z, _ = inputs
+    out = torch.empty_like(z)
+
+    def call() -> torch.Tensor:
+        torch.add(u[0], delta[0], out=out)
+        return torch.addcmul(u[1], delta[1], z, out=out)
+
+    return call
+
+
 def _naive_scan(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     with naive_kernels():
         return selective_scan(*inputs)
@@ -145,7 +160,7 @@ def _transformers_scan(inputs: Sequence[torch.Tensor]) -> Callable[[], torch.Ten
 def _scan_row(sweep: Sweep, name: str, timings: dict[str, Timing | str], length: int, updates: int) -> Row:
     def rate(model: str) -> float | None:
         timing = timings.get(model)
-        if isinstance(timing, Timing) and model != _CALL:
+        if isinstance(timing, Timing) and model not in (_CALL, _MEMORY):
             return updates / timing.median / torch.get_num_threads()
         return None
 
