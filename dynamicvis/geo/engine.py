@@ -218,7 +218,7 @@ class _Pipeline:
 
     def __init__(self, job: Job, work: Work, times: Times, report: _Report) -> None:
         self._job, self._work, self._times, self._report = job, work, times, report
-        self._items: queue.Queue[_Item | None] = queue.Queue(maxsize=2 * job.batch_size)
+        self._items: queue.Queue[_Item | None] = queue.Queue(maxsize=job.batch_size)
         self._error: BaseException | None = None
         self._claimed: set[int] = set()
 
@@ -241,21 +241,26 @@ class _Pipeline:
 
     def run(self) -> None:
         """Read and predict; returns early when the writer has failed."""
-        # Of a tile without data nothing is kept, so that any number of them may wait for the rest of a batch.
-        pending: list[tuple[Tile, Read | None]] = []
-        with_data = 0
+        # Tiles go into the batch at once. Of one without data nothing is kept, so that any number of them may wait.
+        pending: list[tuple[Tile, NDArray[np.bool_] | None]] = []
+        images: NDArray[np.float32] | None = None
+        filled = 0
         last_column = len(self._job.grid.columns.starts) - 1
         for tile, future in self._read_ahead():
             before = time.perf_counter()
             values, valid = future.result()
             self._times.waited_for_reading += time.perf_counter() - before
             has_data = bool(valid.any())
-            pending.append((tile, (values, valid) if has_data else None))
+            pending.append((tile, valid if has_data else None))
+            if has_data:
+                if images is None:
+                    images = np.empty((self._job.batch_size, *values.shape), np.float32)
+                images[filled] = values
+                filled += 1
             del values, valid, future
-            with_data += has_data
-            if with_data == self._job.batch_size or tile.column == last_column:
-                self._predict(pending)
-                pending, with_data = [], 0
+            if filled == self._job.batch_size or tile.column == last_column:
+                self._predict(pending, None if images is None else images[:filled])
+                pending, images, filled = [], None, 0
             if self._error is not None:
                 return
 
@@ -273,24 +278,23 @@ class _Pipeline:
                 self._claimed.add(row)
                 yield from self._job.grid.band(row)
 
-    def _predict(self, pending: Sequence[tuple[Tile, Read | None]]) -> None:
-        batch = [read[0] for _, read in pending if read is not None]
-        outputs = None
-        if batch:
+    def _predict(
+        self, pending: Sequence[tuple[Tile, NDArray[np.bool_] | None]], images: NDArray[np.float32] | None
+    ) -> None:
+        outputs, count = None, 0
+        if images is not None:
+            count = len(images)
             before = time.perf_counter()
-            outputs = self._job.predict(np.stack(batch))
+            outputs = self._job.predict(images)
             self._times.model += time.perf_counter() - before
-            _check_length(outputs, len(batch))
-        self._times.tiles += len(batch)
-        self._times.empty += len(pending) - len(batch)
+            _check_length(outputs, count)
+        self._times.tiles += count
+        self._times.empty += len(pending) - count
         before = time.perf_counter()
         index = 0
-        for tile, read in pending:
-            if read is None:
-                self._items.put(_Item(tile, None, None, index))
-            else:
-                self._items.put(_Item(tile, read[1], outputs, index))
-                index += 1
+        for tile, valid in pending:
+            self._items.put(_Item(tile, valid, None if valid is None else outputs, index))
+            index += valid is not None
         self._times.waited_for_writing += time.perf_counter() - before
 
     def _write(self) -> None:

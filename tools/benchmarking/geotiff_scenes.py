@@ -17,6 +17,7 @@ from dynamicvis.model_card import ModelCard
 BLOCK = 512
 _TEXTURE = 4096
 _SLOPE = 1.2  # the amplitude of aerial imagery falls about so with the spatial frequency
+_DENSE = 4096, 8192  # height and width of the part of a sparse scene that has data everywhere, pixels
 _SPARSE = 8  # of the blocks of a sparse scene, one in this number squared holds data
 
 
@@ -38,15 +39,25 @@ def textured_scene(path: Path, size: int) -> Path:
 
 
 def sparse_scene(path: Path, size: int, gsd: float) -> Path:
-    """A scene (size, size) with data in one block of 64, on a regular lattice; the other blocks are not in the file."""
+    """A scene (size, size) with data in one block of 64, on a regular lattice, and in 4096 rows of 8192 pixels.
+
+    The latter fill all queues in the smallest scene as in the largest. The other blocks are not in the file.
+    """
     texture = _texture(BLOCK)
     texture[:, (texture == 0).all(axis=0)] = 1
     with _create(path, size, size, gsd, nodata=0, sparse_ok=True) as sink:
         for top in range(0, size, _SPARSE * BLOCK):
             for left in range(0, size, _SPARSE * BLOCK):
-                part = texture[:, : size - top, : size - left]
-                sink.write(part, window=Window(left, top, part.shape[2], part.shape[1]))
+                _write_block(sink, texture, left, top)
+        for top in range(0, min(size, _DENSE[0]), BLOCK):
+            for left in range(0, min(size, _DENSE[1]), BLOCK):
+                _write_block(sink, texture, left, top)
     return path
+
+
+def _write_block(sink: Any, texture: NDArray[np.uint8], left: int, top: int) -> None:
+    part = texture[:, : sink.height - top, : sink.width - left]
+    sink.write(part, window=Window(left, top, part.shape[2], part.shape[1]))
 
 
 def scene_for(card: ModelCard, source: Path, path: Path, size: int | None = None) -> Path:
