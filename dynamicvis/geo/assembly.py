@@ -158,8 +158,11 @@ def write_rasters(
         specs = {plain[path]: spec for path, spec in targets.items()}
         counts = _write_plain(mosaic, grid, specs, place, progress)
         for path, spec in targets.items():
-            _copy_as_cog(plain[path], path, spec, creation_options)
-            plain[path].unlink()
+            if spec.resampling is None:
+                plain[path].replace(path)
+            else:
+                _copy_as_cog(plain[path], path, spec, creation_options)
+                plain[path].unlink()
     return counts
 
 
@@ -389,7 +392,7 @@ def _cog_options(spec: RasterSpec, creation_options: Mapping[str, str]) -> dict[
     options = {
         "COMPRESS": "DEFLATE",
         "PREDICTOR": "YES" if quantity else "NO",
-        "OVERVIEW_RESAMPLING": spec.resampling.upper(),
+        "OVERVIEW_RESAMPLING": str(spec.resampling).upper(),
         "NUM_THREADS": "ALL_CPUS",
         "BIGTIFF": "IF_SAFER",
         "SPARSE_OK": "YES",

@@ -97,7 +97,8 @@ class RasterSpec:
         nodata: value of pixels without data; None keeps them in an internal mask.
         convert: (K, height, width) float32 to (bands, height, width); the engine casts to ``dtype``, rounding and
             clipping to its range where that is an integer type.
-        resampling: how overviews are made: ``"mode"`` for classes, ``"average"`` for quantities.
+        resampling: how overviews are made: ``"mode"`` for classes, ``"average"`` for quantities. None for a raster that
+            nobody else reads, and that is not made cloud-optimised.
         descriptions: names of the bands, or none.
         colormap: colours (red, green, blue, alpha), 0 to 255, of the values of a single band of bytes.
         tags: dataset metadata.
@@ -108,7 +109,7 @@ class RasterSpec:
     dtype: str
     nodata: float | None
     convert: Callable[[NDArray[np.float32]], NDArray[Any]]
-    resampling: Literal["mode", "average", "nearest"] = "average"
+    resampling: Literal["mode", "average", "nearest"] | None = "average"
     descriptions: Sequence[str] = ()
     colormap: Mapping[int, tuple[int, int, int, int]] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)

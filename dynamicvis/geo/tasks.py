@@ -227,6 +227,7 @@ class ClassMap(Task):
             dtype="uint8",
             nodata=None,
             convert=lambda block: block.max(axis=0)[None] * 255,
+            resampling=None,
         )
 
     def _scores(self) -> RasterSpec:
