@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.assembly import Mosaic, write_rasters, write_rows
 from dynamicvis.geo.engine import stored_bands, stored_objects, stored_vectors
+from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.layers import ClassLayer, Layer, ObjectLayer, ValueLayer
 from dynamicvis.geo.merge import without_duplicates
 from dynamicvis.geo.outputs import PREVIEW, QUICKLOOK, RASTER, Outputs
@@ -67,9 +68,11 @@ class Task:
 
     Attributes:
         kind: what a feature of its vector files is.
+        source: what its class probabilities are called among the model's answers.
     """
 
     kind: str
+    source: str
 
     def __init__(self, scenery: Scenery) -> None:
         self.scenery = scenery
@@ -144,6 +147,30 @@ class Task:
             path = staging / outputs.name(PREVIEW)
             write_preview(path, scenery.ground, scenery.card, layers, before=scenery.before)
 
+    def _classes(self) -> RasterSpec:
+        return RasterSpec(
+            name="classes",
+            source=self.source,
+            dtype="uint8",
+            nodata=NO_CLASS,
+            convert=lambda block: block.argmax(axis=0)[None],
+            resampling="mode",
+            descriptions=["class"],
+            colormap=self._colormap(),
+            tags=self._class_tags(),
+        )
+
+    def _scores(self) -> RasterSpec:
+        return RasterSpec(
+            name="scores",
+            source=self.source,
+            dtype="float32",
+            nodata=float("nan"),
+            convert=lambda block: block,
+            descriptions=self.scenery.card.classes,
+            tags=self._class_tags(),
+        )
+
     def _class_tags(self) -> dict[str, str]:
         return {**self.scenery.tags, "DYNAMICVIS_CLASSES": json.dumps(self.scenery.card.classes)}
 
@@ -158,7 +185,7 @@ class Task:
 class Objects(Task):
     """Detection and instance segmentation."""
 
-    kind = "object"
+    kind, source = "object", "objects"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
@@ -179,7 +206,7 @@ class Objects(Task):
 class ClassMap(Task):
     """Segmentation and change: a class for every pixel, and polygons of the classes."""
 
-    kind = "polygon"
+    kind, source = "polygon", "scores"
 
     @property
     def rasters(self) -> list[RasterSpec]:
@@ -207,19 +234,6 @@ class ClassMap(Task):
         self._write_pictures(staging, ClassLayer(classes, hidden, pixels[: len(card.classes)].tolist()))
         return self._named(polygons.counts) if outputs.vectors else {}
 
-    def _classes(self) -> RasterSpec:
-        return RasterSpec(
-            name="classes",
-            source="scores",
-            dtype="uint8",
-            nodata=NO_CLASS,
-            convert=lambda block: block.argmax(axis=0)[None],
-            resampling="mode",
-            descriptions=["class"],
-            colormap=self._colormap(),
-            tags=self._class_tags(),
-        )
-
     def _confidence(self) -> RasterSpec:
         return RasterSpec(
             name="confidence",
@@ -230,22 +244,11 @@ class ClassMap(Task):
             resampling=None,
         )
 
-    def _scores(self) -> RasterSpec:
-        return RasterSpec(
-            name="scores",
-            source="scores",
-            dtype="float32",
-            nodata=float("nan"),
-            convert=lambda block: block,
-            descriptions=self.scenery.card.classes,
-            tags=self._class_tags(),
-        )
-
 
 class Cells(Task):
     """One vector a cell: classes of a scene classifier, or embeddings."""
 
-    kind = "cell"
+    kind, source = "cell", "vectors"
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         scenery, outputs = self.scenery, self.scenery.outputs
@@ -290,28 +293,7 @@ class Cells(Task):
                 convert=lambda block: block,
                 tags=self.scenery.tags,
             )
-        return RasterSpec(
-            name="classes",
-            source="vectors",
-            dtype="uint8",
-            nodata=NO_CLASS,
-            convert=lambda block: block.argmax(axis=0)[None],
-            resampling="mode",
-            descriptions=["class"],
-            colormap=self._colormap(),
-            tags=self._class_tags(),
-        )
-
-    def _scores(self) -> RasterSpec:
-        return RasterSpec(
-            name="scores",
-            source="vectors",
-            dtype="float32",
-            nodata=float("nan"),
-            convert=lambda block: block,
-            descriptions=self.scenery.card.classes,
-            tags=self._class_tags(),
-        )
+        return self._classes()
 
     def _write_cells(self, work: Work, path: Path, spec: RasterSpec) -> None:
         scene, grid = self.scenery.scene, self.scenery.grid
@@ -330,7 +312,14 @@ class Cells(Task):
 
 
 def make_task(scenery: Scenery) -> Task:
-    """The task of a scenery's card."""
+    """The task of a scenery's card.
+
+    Raises:
+        GeoError: more classes than a class raster can hold.
+    """
+    card = scenery.card
+    if card.task in ("segmentation", "change", "classification") and len(card.classes) > NO_CLASS:
+        raise GeoError(f"model '{card.name}' has {len(card.classes)} classes; a raster of classes holds {NO_CLASS}")
     kinds = {
         "detection": Objects,
         "instance_segmentation": Objects,
