@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     import torch
 
 TASKS = ("detection", "instance_segmentation", "segmentation", "change", "classification", "embedding")
+# Where OpenMMLab keeps the models of a task; an embedding needs none of these packages.
+OPENMMLAB_PACKAGES = {
+    "detection": "mmdet",
+    "instance_segmentation": "mmdet",
+    "segmentation": "mmseg",
+    "change": "mmseg",
+    "classification": "mmpretrain",
+}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 _HEADER_KEY = "dynamicvis_card"

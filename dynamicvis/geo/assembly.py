@@ -7,7 +7,7 @@ import re
 import tempfile
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,6 @@ def write_rasters(
     *,
     scratch: Path,
     creation_options: Mapping[str, str],
-    progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, NDArray[np.int64]]:
     """Write rasters as cloud-optimised GeoTIFF, with overviews, tags, band names and colours of their specs.
 
@@ -145,7 +144,6 @@ def write_rasters(
         place: ``crs`` and ``transform`` of the raster, or nothing.
         scratch: folder for the uncompressed copies that GDAL makes the files from.
         creation_options: of GDAL's COG driver; they replace ours.
-        progress: called with the fraction done.
 
     Returns:
         Number of pixels of each value, 0 to 255, of rasters of classes, by their name.
@@ -156,7 +154,7 @@ def write_rasters(
     plain = {path: scratch / f"{path.stem}.plain.tif" for path in targets}
     with gdal_cache(_CACHE), _reported([path.name for path in targets]):
         specs = {plain[path]: spec for path, spec in targets.items()}
-        counts = _write_plain(mosaic, grid, specs, place, progress)
+        counts = _write_plain(mosaic, grid, specs, place)
         for path, spec in targets.items():
             if spec.resampling is None:
                 plain[path].replace(path)
@@ -267,7 +265,6 @@ def _write_plain(
     grid: Grid,
     targets: Mapping[Path, RasterSpec],
     place: Mapping[str, Any],
-    progress: Callable[[float], None],
 ) -> dict[str, NDArray[np.int64]]:
     sinks: dict[str, Any] = {}
     masks: dict[str, _Mask] = {}
@@ -278,12 +275,10 @@ def _write_plain(
                 sinks[spec.name] = _create(path, spec, mosaic.bands[spec.name], (grid.height, grid.width), place)
                 if spec.nodata is None:
                     masks[spec.name] = _Mask(sinks[spec.name])
-            tops = range(0, grid.height, _CHUNK)
-            for top in tops:
+            for top in range(0, grid.height, _CHUNK):
                 for left in range(0, grid.width, _CHUNK):
                     extent = Extent(left, top, min(left + _CHUNK, grid.width), min(top + _CHUNK, grid.height))
                     _write_window(mosaic, extent, targets, sinks, masks, counts)
-                progress((top + _CHUNK) / (_CHUNK * len(tops)))
         finally:
             for sink in sinks.values():
                 sink.close()

@@ -103,7 +103,8 @@ def map_raster(
         out_nodata = float("nan")
     if out_nodata is not None and dtype.kind in "iu" and not _holds(dtype, out_nodata):
         raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
-    check_tiling(tile, overlap, batch_size, readers)
+    check_tiling(tile, overlap)
+    check_batches(batch_size, readers)
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
         _check_destination(destination, scene.path)
         grid = tile_grid(scene.height, scene.width, tile, overlap)
@@ -160,16 +161,24 @@ def map_raster(
             return MapResult(destination, times)
 
 
-def check_tiling(tile: int, overlap: int, batch_size: int = 1, readers: int = 1) -> None:
+def check_tiling(tile: int, overlap: int) -> None:
     """Refuse sizes out of range.
 
     Raises:
-        GeoError: tile, batch size or readers below 1, or overlap below 0 or not below tile.
+        GeoError: tile below 1, or overlap below 0 or not below tile.
     """
     if tile < 1:
         raise GeoError(f"tile must be at least 1 pixel, not {tile}")
     if not 0 <= overlap < tile:
         raise GeoError(f"overlap must be at least 0 and less than tile ({tile} pixels), not {overlap}")
+
+
+def check_batches(batch_size: int, readers: int) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        GeoError: batch size or readers below 1.
+    """
     if batch_size < 1:
         raise GeoError(f"batch size must be at least 1, not {batch_size}")
     if readers < 1:

@@ -17,7 +17,7 @@ from dynamicvis import __version__
 from dynamicvis.geo.assembly import check_creation_options
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.mapping import check_tiling, identity
+from dynamicvis.geo.mapping import check_batches, check_tiling, identity
 from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
@@ -379,7 +379,7 @@ class _Prepared:
         card = model.card
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
-        check_tiling(tile, self._overlap, settings.batch_size, settings.readers)
+        check_batches(settings.batch_size, settings.readers)
         self._outputs = plan_outputs(
             out,
             name,

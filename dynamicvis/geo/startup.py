@@ -8,16 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from dynamicvis.model_card import ModelCard
+from dynamicvis.model_card import OPENMMLAB_PACKAGES, ModelCard
 
 _SIBLINGS = {"mmdet", "mmseg", "mmpretrain"}
-_PACKAGES = {
-    "detection": "mmdet",
-    "instance_segmentation": "mmdet",
-    "segmentation": "mmseg",
-    "change": "mmseg",
-    "classification": "mmpretrain",
-}
 _MMSEG_BY_MMDET = ("Mask2FormerHead", "MaskFormerHead")
 _TEXT = ("language", "HuggingFace", "Bert", "text_encoder")
 
@@ -34,7 +27,7 @@ def quick_imports(card: ModelCard) -> Iterator[None]:
         yield
         return
     text = json.dumps(card.config)
-    unused = {name for name in _SIBLINGS - {_PACKAGES.get(card.task)} if f'"{name}.' not in text}
+    unused = {name for name in _SIBLINGS - {OPENMMLAB_PACKAGES.get(card.task)} if f'"{name}.' not in text}
     if any(word in text for word in _MMSEG_BY_MMDET):
         unused -= {"mmdet"}
     if "timm" not in text.lower():

@@ -14,15 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynamicvis.model_card import ModelCard, ModelFileError, read_weights
-
-_PACKAGES = {
-    "detection": "mmdet",
-    "instance_segmentation": "mmdet",
-    "segmentation": "mmseg",
-    "change": "mmseg",
-    "classification": "mmpretrain",
-}
+from dynamicvis.model_card import OPENMMLAB_PACKAGES, ModelCard, ModelFileError, read_weights
 
 
 def build_model(card: ModelCard, path: str | Path) -> Any:
@@ -31,7 +23,7 @@ def build_model(card: ModelCard, path: str | Path) -> Any:
     Raises:
         ModelFileError: OpenMMLab as installed cannot build it.
     """
-    return _build(_PACKAGES[card.task], card.config, path)
+    return _build(OPENMMLAB_PACKAGES[card.task], card.config, path)
 
 
 class Backbone(nn.Module):
@@ -52,7 +44,7 @@ def build_backbone(card: ModelCard, path: str | Path) -> Backbone:
     if not isinstance(config, dict):
         raise ModelFileError(f"{path} holds a model without a backbone, which has no embedding; choose another model")
     scope, _, name = str(config.get("type", "")).rpartition(".")
-    package = _PACKAGES.get(card.task, "dynamicvis")
+    package = OPENMMLAB_PACKAGES.get(card.task, "dynamicvis")
     return Backbone(_build(scope or package, {**config, "type": name} if scope else config, path))
 
 
