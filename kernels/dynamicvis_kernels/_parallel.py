@@ -1,16 +1,17 @@
 """Run a compiled CPU kernel on all of torch's threads.
 
-A kernel is a C function of one argument: the address of an int64 array
-``[next task, next slot, number of tasks, ...]``. Every thread that enters takes a slot and then tasks until none is
-left, so the result cannot depend on the number of threads, and the caller decides who the threads are: torch's own
-OpenMP pool where it is GNU's (a second pool would fight its spinning workers), else a pool of Python threads, which
-run side by side since a kernel needs no interpreter.
+A kernel is a C function of one argument, the address of an int64 array
+``[next task, next slot, number of tasks, ...]``; a module gives it as a function that makes it for one `Variant`. Every
+thread that enters takes a slot and then tasks until none is left, so the result cannot depend on the number of threads,
+and the caller decides who the threads are: torch's own OpenMP pool where it is GNU's (a second pool would fight its
+spinning workers), else a pool of Python threads, which run side by side since a kernel needs no interpreter.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 from array import array
 from collections.abc import Callable, Sequence
@@ -18,11 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
+Variant = tuple[np.floating, int]
+"""What a kernel is compiled for: a float of the type it computes in, and `_shared_sources`.
+
+Numba's cache knows the values that a kernel closes over and the file it stands in, but no other file.
+"""
+MakeKernel = Callable[[Variant], Callable[[int], None]]
+
+_LIKE: dict[torch.dtype, np.floating] = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _TASKS = 2  # index of the number of tasks among a kernel's parameters
 HEADER = 3  # index of the first parameter of the kernel's own
 SEQUENCE = 4  # parameters that describe one sequence tensor
@@ -72,16 +82,15 @@ def row_stride(parameters, index):
 
 
 @njit(forceinline=True, error_model="numpy")  # else the address of do_task stays in the code, which numba cannot cache
-def work(parameters, do_task, like):
+def work(parameters, do_task, variant):
     """Call ``do_task(parameters, task, slot, like)`` for tasks until none is left.
 
-    ``slot`` numbers the calling threads from 0, and names a thread's part of a scratch buffer; ``like`` is a float
-    whose type the kernel computes in.
+    ``slot`` numbers the calling threads from 0, and names a thread's part of a scratch buffer.
     """
     slot = _fetch_increment(parameters, 1)
     task = _fetch_increment(parameters, 0)
     while task < load_parameter(parameters, _TASKS):
-        do_task(parameters, task, slot, like)
+        do_task(parameters, task, slot, variant[0])
         task = _fetch_increment(parameters, 0)
 
 
@@ -98,9 +107,18 @@ def describe_sequence(tensor: torch.Tensor) -> list[int]:
 
 
 @functools.cache
-def compile_kernel(function: Callable[[int], None]) -> Any:
-    """Compile ``function(parameters: int64) -> None`` once; later processes load it from numba's cache."""
-    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+def _shared_sources() -> int:
+    """Digest of the code that the kernels share, as an int64."""
+    folder = Path(__file__).parent
+    code = b"".join((folder / name).read_bytes() for name in ("_parallel.py", "_simd.py"))
+    return int.from_bytes(hashlib.sha256(code).digest()[:7], "little")
+
+
+@functools.cache
+def _compile_kernel(make: MakeKernel, dtype: torch.dtype) -> Any:
+    """Compile a kernel once; later processes load it from numba's cache."""
+    kernel = make((_LIKE[dtype], _shared_sources()))
+    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(kernel)
 
 
 def thread_count(tasks: int) -> int:
@@ -108,9 +126,16 @@ def thread_count(tasks: int) -> int:
     return 1 if _forked else max(1, min(torch.get_num_threads(), tasks))
 
 
-def run(function: Callable[[int], None], tasks: int, parameters: Sequence[int]) -> None:
-    """Run ``function`` on all threads until ``tasks`` tasks are done; blocks, and releases the interpreter lock."""
-    kernel = compile_kernel(function)
+def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
+    """Run a kernel on all threads until ``tasks`` tasks are done; blocks, and releases the interpreter lock.
+
+    Args:
+        make: makes the kernel.
+        dtype: type that it computes in, float32 or float64.
+        tasks: their number.
+        parameters: the kernel's own, from index `HEADER` on.
+    """
+    kernel = _compile_kernel(make, dtype)
     block = array("q", [0, 0, tasks, *parameters])
     address, _ = block.buffer_info()
     threads = thread_count(tasks)

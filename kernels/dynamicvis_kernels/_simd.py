@@ -44,9 +44,22 @@ def _exp2_slope(exponent: np.ndarray) -> np.ndarray:
     return np.where(exponent == 0, math.log(2), np.expm1(safe * math.log(2)) / safe)
 
 
+def _exp2_of_upper_fraction(slope: list[float]) -> list[float]:
+    """Coefficients in x of 2**(x - 1/2) = 1 + (x - 1/2) slope(x - 1/2); float32 arithmetic gives 1 for 2**0."""
+    shifted = np.polynomial.Polynomial([-0.5, 1.0])
+    coefficients = (1 + shifted * np.polynomial.Polynomial(slope)(shifted)).coef.astype(np.float32)
+    above = np.float32(0)
+    for coefficient in coefficients[:0:-1]:
+        above = np.float32(np.float64(above) * 0.5 + np.float64(coefficient))
+    coefficients[0] = 1 - np.float64(above) * 0.5
+    return coefficients.tolist()
+
+
 # In float32 an error of at most 2e-7, which vanishes towards zero: the slow decays there are the ones that compound.
 # Taylor's series for float64, since the fit itself is computed in float64.
-_EXP2_SINGLE = [1.0, *_fit(_exp2_slope, 4, -0.5, 0.5)]
+_EXP2_SLOPE = _fit(_exp2_slope, 4, -0.5, 0.5)
+_EXP2_SINGLE = [1.0, *_EXP2_SLOPE]
+_EXP2_UPPER_SINGLE = _exp2_of_upper_fraction(_EXP2_SLOPE)
 _EXP2_DOUBLE = [math.log(2) ** k / math.factorial(k) for k in range(13)]
 _LOG1P_SINGLE = _fit(_log1p_slope, 8, 0.0, 1.0)
 _ATANH_DOUBLE = _fit(_atanh_ratio, 12, 0.0, 1.0 / 9.0)
@@ -56,6 +69,8 @@ LOG2_E = 1.4426950408889634
 _features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 # Chains of vectors that a kernel writes side by side: what the registers hold, of which AVX-512 has twice as many.
 WAYS = 4 if "+avx512f" in _features else 2
+# Whether one instruction takes the fraction of a float, and one scales by a power of two.
+_SPLITS = "+avx512dq" in _features
 
 
 class Vector(types.Type):
@@ -96,15 +111,6 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, type_: ir.VectorType) -> ir.
     undefined = ir.Constant(type_, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
     return builder.shuffle_vector(first, undefined, _constant(ir.VectorType(ir.IntType(32), type_.count), 0))
-
-
-def _polynomial(builder: ir.IRBuilder, value: ir.Value, coefficients: list[float]) -> ir.Value:
-    """Horner's scheme; coefficients lowest first."""
-    result = _constant(value.type, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        product = builder.fmul(result, value, flags=("contract",))
-        result = builder.fadd(product, _constant(value.type, coefficient), flags=("contract",))
-    return result
 
 
 def _register_arithmetic(function: Callable[..., Any], instruction: str) -> None:
@@ -276,62 +282,53 @@ def total(typing_context, value):
     return value.scalar(value), generate
 
 
-def _generate_exp2(value: Vector, clamp_above: bool) -> Callable[..., ir.Value]:
-    single = value.scalar == types.float32
-    low, high, mantissa = (-126.0, 127.0, 23) if single else (-1022.0, 1023.0, 52)
-    coefficients = _EXP2_SINGLE if single else _EXP2_DOUBLE
-
-    def generate(context, builder, sig, args):
-        type_, integers = _ir_type(value), _ir_integer(value)
-        x = args[0]
-        for bound, comparison in ((low, "<"), (high, ">"))[: 2 if clamp_above else 1]:
-            limit = _constant(type_, bound)
-            x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
-        name = f"llvm.rint.v{value.lanes}f{value.scalar.bitwidth}"
-        rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(type_, [type_]), name)
-        whole = builder.call(rint, [x])
-        fraction = builder.fsub(x, whole)
-        power = _polynomial(builder, fraction, coefficients)
-        exponent = builder.shl(builder.fptosi(whole, integers), _constant(integers, mantissa))
-        return builder.bitcast(builder.add(builder.bitcast(power, integers), exponent), type_)
-
-    return generate
-
-
-@intrinsic
-def exp2(typing_context, value):
-    """2**value. Out-of-range lanes saturate at the smallest and largest normal power of two; NaN stays NaN."""
-    return value(value), _generate_exp2(value, clamp_above=True)
-
-
-@intrinsic
-def exp2_nonpositive(typing_context, value):
-    """2**value for lanes that are at most zero, or NaN; lanes too small saturate as in `exp2`."""
-    return value(value), _generate_exp2(value, clamp_above=False)
-
-
 def _exp2_of_products(builder: ir.IRBuilder, vector: Vector, left: ir.Value, rights: list[ir.Value]) -> list[ir.Value]:
     """2**(left * right) of each right, where the product is finite and within the exponents of normal numbers.
 
-    Fewer instructions than `exp2`: adding a large constant rounds the product, inside the multiply-add that forms it,
-    and leaves the whole part in the low bits. The chains of the rights are written side by side.
+    The product is rounded inside the multiply-add that forms it. The chains of the rights are written side by side.
     """
+    if _SPLITS and vector.scalar == types.float32:
+        return _scaled_exp2_of_products(builder, left, rights)
     type_, integers = left.type, _ir_integer(vector)
     mantissa, coefficients = (23, _EXP2_SINGLE) if vector.scalar == types.float32 else (52, _EXP2_DOUBLE)
+    # Adding a large constant rounds, and leaves the whole part in the low bits.
     large = _constant(type_, 1.5 * 2.0**mantissa)
     rounded = [_multiply_add(builder, left, right, large) for right in rights]
     negative = [builder.fsub(large, value) for value in rounded]
     fractions = [_multiply_add(builder, left, *pair) for pair in zip(rights, negative, strict=True)]
-    powers = [_constant(type_, coefficients[-1])] * len(rights)
-    for coefficient in reversed(coefficients[:-1]):
-        constant = _constant(type_, coefficient)
-        powers = [_multiply_add(builder, *pair, constant) for pair in zip(powers, fractions, strict=True)]
+    powers = _polynomials(builder, fractions, coefficients)
     shift = _constant(integers, mantissa)
     exponents = [builder.shl(builder.bitcast(value, integers), shift) for value in rounded]
     return [
         builder.bitcast(builder.add(builder.bitcast(power, integers), exponent), type_)
         for power, exponent in zip(powers, exponents, strict=True)
     ]
+
+
+def _scaled_exp2_of_products(builder: ir.IRBuilder, left: ir.Value, rights: list[ir.Value]) -> list[ir.Value]:
+    """`_exp2_of_products` with AVX-512's instructions: the whole part of x + 1/2 scales 2**(its fraction - 1/2)."""
+    type_, integer = left.type, ir.IntType(32)
+    all_lanes, rounding = ir.IntType(16)(2**16 - 1), integer(4)  # as the processor is set
+    fraction_of = integer(9)  # from the next lower whole number
+    kind = ir.FunctionType(type_, [type_, integer, type_, all_lanes.type, integer])
+    reduce = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.reduce.ps.512")
+    kind = ir.FunctionType(type_, [type_, type_, type_, all_lanes.type, integer])
+    scale = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.scalef.ps.512")
+    shifted = [_multiply_add(builder, left, right, _constant(type_, 0.5)) for right in rights]
+    fractions = [builder.call(reduce, [value, fraction_of, value, all_lanes, rounding]) for value in shifted]
+    powers = _polynomials(builder, fractions, _EXP2_UPPER_SINGLE)
+    pairs = zip(powers, shifted, strict=True)
+    return [builder.call(scale, [power, value, power, all_lanes, rounding]) for power, value in pairs]
+
+
+def _polynomials(builder: ir.IRBuilder, values: list[ir.Value], coefficients: list[float]) -> list[ir.Value]:
+    """Horner's scheme for each value, side by side; coefficients lowest first."""
+    type_ = values[0].type
+    results = [_constant(type_, coefficients[-1])] * len(values)
+    for coefficient in reversed(coefficients[:-1]):
+        constant = _constant(type_, coefficient)
+        results = [_multiply_add(builder, *pair, constant) for pair in zip(results, values, strict=True)]
+    return results
 
 
 def _multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
@@ -391,12 +388,13 @@ def advance_states(typing_context, d, dx, rates, state, b, c, y):
 
 @intrinsic
 def lowest_exponent(typing_context, like):
-    """Exponent of the smallest normal power of two, a float; ``like`` is a float of the scalar type."""
+    """Exponent of the smallest normal power of two, a float; ``like`` is a vector, or its scalar."""
+    scalar = like.scalar if isinstance(like, Vector) else like
 
     def generate(context, builder, sig, args):
-        return _ir_scalar(like)(-126.0 if like == types.float32 else -1022.0)
+        return _ir_scalar(scalar)(-126.0 if scalar == types.float32 else -1022.0)
 
-    return like(like), generate
+    return scalar(like), generate
 
 
 @intrinsic
@@ -433,14 +431,17 @@ def _negative_magnitude(typing_context, value):
 
 
 @intrinsic
-def _nonnegative_part(typing_context, value):
-    """max(value, 0); NaN stays NaN."""
+def _clamp(typing_context, value, low, high):
+    """Each lane at least ``low`` and at most ``high``, two floats; NaN stays NaN."""
 
     def generate(context, builder, sig, args):
-        zero = _constant(args[0].type, 0.0)
-        return builder.select(builder.fcmp_ordered("<", args[0], zero), zero, args[0])
+        x, *bounds = args
+        for bound, kind, comparison in zip(bounds, sig.args[1:], ("<", ">"), strict=True):
+            limit = _splat(builder, context.cast(builder, bound, kind, value.scalar), x.type)
+            x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
+        return x
 
-    return value(value), generate
+    return value(value, low, high), generate
 
 
 @intrinsic
@@ -461,10 +462,10 @@ def _log1p(typing_context, value):
     def generate(context, builder, sig, args):
         (x,), type_ = args, args[0].type
         if value.scalar == types.float32:
-            return builder.fmul(x, _polynomial(builder, x, _LOG1P_SINGLE))
+            return builder.fmul(x, _polynomials(builder, [x], _LOG1P_SINGLE)[0])
         # 2 atanh(x / (2 + x)): a polynomial in x alone would need twice the degree.
         root = builder.fdiv(x, builder.fadd(x, _constant(type_, 2.0)))
-        series = _polynomial(builder, builder.fmul(root, root), _ATANH_DOUBLE)
+        series = _polynomials(builder, [builder.fmul(root, root)], _ATANH_DOUBLE)[0]
         return builder.fmul(builder.fmul(root, _constant(type_, 2.0)), series)
 
     return value(value), generate
@@ -488,12 +489,22 @@ def store(address, width, value):
 
 
 @njit(forceinline=True)
+def exp2(value):
+    """2**value. Out-of-range lanes saturate at the smallest and largest normal power of two; NaN stays NaN."""
+    low = lowest_exponent(value)
+    inside = _clamp(value, low, 1.0 - low)
+    return exp2_of_product(inside, splat(1.0, value)) + (inside - inside)  # NaN, whatever its bits
+
+
+@njit(forceinline=True)
 def softplus(value):
     """log(1 + exp(value)) = max(value, 0) + log(1 + exp(-abs(value)))."""
-    return _nonnegative_part(value) + _log1p(exp2_nonpositive(_negative_magnitude(value) * LOG2_E))
+    exponent = _clamp(_negative_magnitude(value), lowest_exponent(value) / LOG2_E, 0.0)
+    return _clamp(value, 0.0, np.inf) + _log1p(exp2_of_product(exponent, splat(LOG2_E, value)))
 
 
 @njit(forceinline=True)
 def sigmoid(value):
     """1 / (1 + exp(-value)), without overflow for either sign."""
-    return splat(1.0, value) / (exp2(value * -LOG2_E) + 1.0)
+    limit = -lowest_exponent(value) / LOG2_E
+    return splat(1.0, value) / (exp2_of_product(_clamp(value, -limit, limit), splat(-LOG2_E, value)) + 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numba import njit
@@ -9,6 +11,8 @@ from numba import njit
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    MakeKernel,
+    Variant,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -70,24 +74,18 @@ def _rms_norm_task(p, task, slot, like):
             store(out + at, width, load(row + at, width, like) * scale * load(weight + at, width, like))
 
 
-def _layer_norm_float32(p: int) -> None:
-    work(p, _layer_norm_task, np.float32(0))
+def _layer_norm_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _layer_norm_task, variant)
+
+    return kernel
 
 
-def _layer_norm_float64(p: int) -> None:
-    work(p, _layer_norm_task, np.float64(0))
+def _rms_norm_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _rms_norm_task, variant)
 
-
-def _rms_norm_float32(p: int) -> None:
-    work(p, _rms_norm_task, np.float32(0))
-
-
-def _rms_norm_float64(p: int) -> None:
-    work(p, _rms_norm_task, np.float64(0))
-
-
-_LAYER_NORM = {torch.float32: _layer_norm_float32, torch.float64: _layer_norm_float64}
-_RMS_NORM = {torch.float32: _rms_norm_float32, torch.float64: _rms_norm_float64}
+    return kernel
 
 
 def layer_norm_(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
@@ -102,7 +100,7 @@ def layer_norm_(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, 
         ``tokens``.
     """
     weight, bias = weight.contiguous(), bias.contiguous()
-    _run(_LAYER_NORM, tokens, weight, bias.data_ptr(), eps, tokens)
+    _run(_layer_norm_kernel, tokens, weight, bias.data_ptr(), eps, tokens)
     return tokens
 
 
@@ -118,14 +116,14 @@ def rms_norm(tokens: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.
     Returns:
         ``out``.
     """
-    _run(_RMS_NORM, tokens, weight.contiguous(), 0, eps, out)
+    _run(_rms_norm_kernel, tokens, weight.contiguous(), 0, eps, out)
     return out
 
 
 def _run(
-    kernels: dict, tokens: torch.Tensor, weight: torch.Tensor, bias_address: int, eps: float, out: torch.Tensor
+    make: MakeKernel, tokens: torch.Tensor, weight: torch.Tensor, bias_address: int, eps: float, out: torch.Tensor
 ) -> None:
     batch, length, channels = tokens.shape
     parameters = [length, channels, weight.data_ptr(), bias_address, int(np.float64(eps).view(np.int64))]
     parameters += [*describe_sequence(tokens), *describe_sequence(out)]
-    run(kernels[tokens.dtype], batch * -(-length // _ROWS), parameters)
+    run(make, tokens.dtype, batch * -(-length // _ROWS), parameters)

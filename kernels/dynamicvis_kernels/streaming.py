@@ -11,7 +11,7 @@ import torch
 from dynamicvis_kernels.causal_conv.cpu import blocked_taps, convolve_rows
 from dynamicvis_kernels.selective_scan.cpu import blocked_columns, new_carry, scan_rows
 
-_CHUNK_ELEMENTS = 1 << 19  # of the inputs or steps of one chunk
+_CHUNK_ELEMENTS = 1 << 20  # of the inputs of one chunk, at most
 
 
 def stream_both_ways(
@@ -46,7 +46,8 @@ def stream_both_ways(
     taps, offsets = blocked_taps(conv_weight, conv_bias)
     A, D, dt_bias = A.contiguous(), D.contiguous(), dt_bias.contiguous()
     carry = new_carry(x, states)
-    chunk = min(length, max(64, _CHUNK_ELEMENTS // (batch * channels)))
+    chunks = max(1, -(-length * batch * channels // _CHUNK_ELEMENTS))
+    chunk = max(64, -(-length // chunks))
     projection = blocked_columns(dt_proj)
     u_memory = x.new_empty(batch * chunk * channels)
     small_memory = x.new_empty(batch * chunk * len(x_proj))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,3 +179,29 @@ def test_fork_after_a_call(with_openmp: bool, monkeypatch: pytest.MonkeyPatch) -
         os._exit(0 if same else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_cached_kernels_follow_the_code_they_share(tmp_path: Path) -> None:
+    """Numba's cache looks at the file of a kernel; a change of a file that it uses counts too."""
+    package = tmp_path / "dynamicvis_kernels"
+    source = Path(_backend.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    script = (
+        "import torch; from dynamicvis_kernels import causal_conv_silu\n"
+        "print(causal_conv_silu(torch.ones(1, 1, 1), torch.ones(1, 1), torch.zeros(1)).flatten()[0].item())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    before = run()
+    assert before == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item())
+    shared = package / "_simd.py"
+    shared.write_text(
+        shared.read_text() + "\n\n@njit(forceinline=True)\ndef sigmoid(value):\n    return value + value\n"
+    )
+    assert run() == 2.0

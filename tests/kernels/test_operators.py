@@ -11,6 +11,7 @@ import torch
 from dynamicvis_kernels.causal_conv import naive as naive_conv
 from dynamicvis_kernels.selective_scan import naive as naive_scan
 from dynamicvis_kernels.token_routing import naive as naive_routing
+from dynamicvis_kernels.token_routing.cpu import score_rows
 from torch.nn import functional as F
 
 Operator = Callable[..., torch.Tensor]
@@ -131,6 +132,50 @@ def test_any_width_of_convolution(width: int) -> None:
     inputs = conv_inputs(5, 24, torch.float32, width=width)
     actual = results(dynamicvis_kernels.causal_conv_silu, inputs)
     assert_close(actual, results(naive_conv.causal_conv_silu, inputs), tolerance(torch.float32, 5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_functions_keep_relative_precision(dtype: torch.dtype) -> None:
+    """However small the result: the exponential of x has an error of about x eps, nothing else is larger."""
+    x = torch.linspace(-60, 60, 1000, dtype=dtype)
+    ones, zeros = torch.ones_like(x), torch.zeros_like(x)
+    silu = dynamicvis_kernels.causal_conv_silu(x[None, None], ones[:, None], zeros)[0, 0, 0]
+    sequence = ones.expand(2, 1, 1, -1)
+    per_state = torch.ones(2, 1, 1, 1, dtype=dtype)
+    softplus = dynamicvis_kernels.selective_scan(
+        sequence, x.expand(2, 1, 1, -1), -ones[:, None], per_state, per_state, zeros, 64 * ones[None, None], zeros
+    ).flatten()
+    for actual, expected in ((silu, F.silu(x.double())), (softplus, 64 * x.double().logaddexp(zeros.double()))):
+        relative = ((actual.double() - expected) / expected).abs()[x != 0]
+        assert (relative <= torch.finfo(dtype).eps * (6 + x.double().abs()[x != 0])).all()
+
+
+@pytest.mark.parametrize("states", [5, 16])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_decay_keeps_relative_precision(states: int, dtype: torch.dtype) -> None:
+    """The second output is what is left of the first input; a rate of zero leaves all of it."""
+    exponents = torch.linspace(0, 60, 1000, dtype=dtype)
+    zeros, step = torch.zeros_like(exponents), torch.full((2, 1, 2, 1000), 64.0, dtype=dtype)
+    u = torch.zeros(2, 1, 2, 1000, dtype=dtype)
+    u[:, :, 0] = 1
+    rates = (-exponents / 64)[:, None].expand(-1, states).contiguous()
+    only_one = torch.zeros(2, 1, 2, states, dtype=dtype)
+    only_one[..., states - 1] = 1
+    gate = torch.full((1, 2, 1000), 64.0, dtype=dtype)
+    left = dynamicvis_kernels.selective_scan(u, step, rates, only_one, only_one, zeros, gate, zeros)[0, 1] / (64 * 32)
+    relative = left.double() / (-exponents.double()).exp() - 1
+    assert (relative.abs() <= torch.finfo(dtype).eps * (4 + 2 * exponents.double())).all()
+    assert left[0] == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_any_nan_among_the_rates_shows(dtype: torch.dtype) -> None:
+    """Also one whose low bits are set, which arithmetic on the bits of an exponent would carry away."""
+    inputs = scan_inputs(6, 24, dtype)
+    bits = torch.int32 if dtype == torch.float32 else torch.int64
+    inputs[2][3, 2] = (torch.tensor(torch.nan, dtype=dtype).view(bits) + 5).view(dtype)
+    assert inputs[2][3, 2].isnan()
+    assert dynamicvis_kernels.selective_scan(*inputs)[..., 3].isnan().all()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -299,6 +344,21 @@ def test_routing_by_its_definition(dtype: torch.dtype, residual: str) -> None:
         assert dynamicvis_kernels.scatter_tokens_(view, mixed, weights, indices, residual) is view
     torch.testing.assert_close(view.double(), expected, **bound)
     assert torch.equal(wider[..., 24:], tokens)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 16])
+def test_scores_and_row_means(width: int, dtype: torch.dtype) -> None:
+    """Rows of the grid that four does not divide, channels that no vector does, slices of wider rows."""
+    generator = torch.Generator().manual_seed(width)
+    wide = torch.randn(2, 3 * width, 29, generator=generator, dtype=dtype)
+    tokens, router = wide[..., :24], torch.randn(24, generator=generator, dtype=dtype)
+    means = torch.zeros(2, 5, 24, dtype=dtype)
+    scores = score_rows(tokens, router, (3, width), means[:, :3])
+    bound = 24 * torch.finfo(dtype).eps
+    torch.testing.assert_close(scores, tokens @ router, rtol=bound, atol=bound)
+    expected = F.pad(tokens.unflatten(1, (3, width)).mean(2), (0, 0, 0, 2))
+    torch.testing.assert_close(means, expected, rtol=bound, atol=bound)
 
 
 @pytest.mark.parametrize("residual", ["softmax", "identity"])

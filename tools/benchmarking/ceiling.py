@@ -10,14 +10,15 @@ connection for each token and direction, and a gate, ``z sigmoid(z)``, for each 
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import torch
-from dynamicvis_kernels._parallel import HEADER, load_parameter, run, work
+from dynamicvis_kernels._parallel import HEADER, Variant, load_parameter, run, work
 from dynamicvis_kernels._simd import BYTES, exp2_of_product, lane_count, load, sigmoid, softplus, splat, store
 from numba import njit
 
 STATES = 16
-_LENGTH, _STEP, _RATES, _OUT, _SHARED = range(HEADER, HEADER + 5)
+_LENGTH, _STEP, _RATES, _OUT, _SHARED, _STATES = range(HEADER, HEADER + 6)
 
 
 @njit(forceinline=True, error_model="numpy")
@@ -28,7 +29,8 @@ def _update(delta, h, rate, weight, lanes, like):
 @njit(error_model="numpy")
 def _task(p, task, slot, like):
     # The step changes from token to token, and everything starts from memory: nothing can be moved out of the loops,
-    # nor computed when the loop is compiled. Four states take turns, so that none waits for its last update.
+    # nor computed when the loop is compiled. Four states take turns, so that none waits for its last update; their
+    # number comes from memory too, since a compiler that knows it unrolls further than the registers reach.
     lanes, rates = lane_count(like), load_parameter(p, _RATES)
     weights = rates + STATES * BYTES
     step = load(load_parameter(p, _STEP), lanes, like)
@@ -42,7 +44,7 @@ def _task(p, task, slot, like):
         raw = raw * 0.999 + step
         # Beside the states of this token, as in the scan.
         next_delta = softplus(raw) * -1.0 if shared else raw
-        for n in range(0, STATES * BYTES, 4 * BYTES):
+        for n in range(0, load_parameter(p, _STATES) * BYTES, 4 * BYTES):
             h0 = _update(delta, h0, rates + n, weights + n, lanes, like)
             h1 = _update(delta, h1, rates + n + BYTES, weights + n + BYTES, lanes, like)
             h2 = _update(delta, h2, rates + n + 2 * BYTES, weights + n + 2 * BYTES, lanes, like)
@@ -58,15 +60,11 @@ def _task(p, task, slot, like):
     store(load_parameter(p, _OUT) + task * BYTES, lanes, out if shared else y)
 
 
-def _float32(p: int) -> None:
-    work(p, _task, np.float32(0))
+def _kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _task, variant)
 
-
-def _float64(p: int) -> None:
-    work(p, _task, np.float64(0))
-
-
-_KERNELS = {torch.float32: _float32, torch.float64: _float64}
+    return kernel
 
 
 def run_ceiling(updates: int, dtype: torch.dtype, *, shared: bool = False) -> torch.Tensor:
@@ -86,5 +84,6 @@ def run_ceiling(updates: int, dtype: torch.dtype, *, shared: bool = False) -> to
     step = torch.full((out.shape[1],), -1e-4, dtype=dtype)
     rates = torch.arange(1, STATES + 1, dtype=dtype)
     operands = torch.stack([rates, rates.flip(0)])[:, :, None].expand(-1, -1, out.shape[1]).contiguous()
-    run(_KERNELS[dtype], threads, [length, step.data_ptr(), operands.data_ptr(), out.data_ptr(), shared])
+    parameters = [length, step.data_ptr(), operands.data_ptr(), out.data_ptr(), shared, STATES]
+    run(_kernel, dtype, threads, parameters)
     return out

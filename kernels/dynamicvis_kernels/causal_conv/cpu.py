@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import torch
 from numba import njit
 from torch.nn import functional as F
@@ -11,6 +12,7 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    Variant,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -48,20 +50,63 @@ def _convolve(p, x, t, direction, block, active, like):
     return value
 
 
+@njit(forceinline=True, error_model="numpy")
+def _convolve_four(x, stride, weight, bias, width, active, like):
+    """`_convolve` at four neighbouring positions, all taps inside; ``x`` is where the last tap of the first one is."""
+    lanes = lane_count(like)
+    v0, v1, v2, v3 = bias, bias, bias, bias
+    for k in range(width):
+        tap = load(weight + k * BYTES, lanes, like)
+        v0 = v0 + tap * load(x, active, like)
+        v1 = v1 + tap * load(x + stride, active, like)
+        v2 = v2 + tap * load(x + 2 * stride, active, like)
+        v3 = v3 + tap * load(x + 3 * stride, active, like)
+        x += stride
+    return v0, v1, v2, v3
+
+
 @njit(error_model="numpy")
 def _forward_task(p, task, slot, like):
     lanes = lane_count(like)
-    channels, begin, end = load_parameter(p, _CHANNELS), load_parameter(p, _BEGIN), load_parameter(p, _END)
-    parts = (end - begin + _ROWS - 1) // _ROWS
-    batch, start = task // parts, begin + (task % parts) * _ROWS
-    for t in range(start, min(start + _ROWS, end)):
-        for block in range((channels + lanes - 1) // lanes):
-            lane, active = block * BYTES, min(lanes, channels - block * lanes)
-            x = sequence_start(p, _X, 0, batch) + lane
-            for direction in range(load_parameter(p, _FIRST), load_parameter(p, _LAST)):
-                value = _convolve(p, x, t, direction, block, active, like)
-                out = sequence_start(p, _OUT, direction, batch) + lane + (t - begin) * row_stride(p, _OUT)
-                store(out, active, value * sigmoid(value))
+    length, channels, width = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS), load_parameter(p, _WIDTH)
+    run_begin, run_end = load_parameter(p, _BEGIN), load_parameter(p, _END)
+    blocks, parts = (channels + lanes - 1) // lanes, (run_end - run_begin + _ROWS - 1) // _ROWS
+    batch, begin = task // parts, run_begin + (task % parts) * _ROWS
+    end = min(begin + _ROWS, run_end)
+    x_stride, out_stride = row_stride(p, _X), row_stride(p, _OUT)
+    for direction in range(load_parameter(p, _FIRST), load_parameter(p, _LAST)):
+        # Rows whose taps all lie inside the sequence.
+        inside, outside = (begin, min(end, length - width + 1)) if direction else (max(begin, width - 1), end)
+        x = sequence_start(p, _X, 0, batch)
+        out = sequence_start(p, _OUT, direction, batch) - run_begin * out_stride
+        t = begin
+        while t < end:
+            four = inside <= t and t + 4 <= outside
+            if four:
+                for block in range(blocks):
+                    lane, active = block * BYTES, min(lanes, channels - block * lanes)
+                    weight = load_parameter(p, _WEIGHT) + block * width * BYTES
+                    bias = load(load_parameter(p, _BIAS) + block * BYTES, lanes, like)
+                    if direction:
+                        v3, v2, v1, v0 = _convolve_four(
+                            x + (t + width + 2) * x_stride + lane, -x_stride, weight, bias, width, active, like
+                        )
+                    else:
+                        v0, v1, v2, v3 = _convolve_four(
+                            x + (t - width + 1) * x_stride + lane, x_stride, weight, bias, width, active, like
+                        )
+                    out_t = out + t * out_stride + lane
+                    store(out_t, active, v0 * sigmoid(v0))
+                    store(out_t + out_stride, active, v1 * sigmoid(v1))
+                    store(out_t + 2 * out_stride, active, v2 * sigmoid(v2))
+                    store(out_t + 3 * out_stride, active, v3 * sigmoid(v3))
+                t += 4
+            else:
+                for block in range(blocks):
+                    lane, active = block * BYTES, min(lanes, channels - block * lanes)
+                    value = _convolve(p, x + lane, t, direction, block, active, like)
+                    store(out + t * out_stride + lane, active, value * sigmoid(value))
+                t += 1
 
 
 @njit(error_model="numpy")
@@ -106,32 +151,27 @@ def _backward_task(p, task, slot, like):
         store(grad_x + t * row_stride(p, _GRAD_X), active, gradient)
 
 
-def _forward_float32(p: int) -> None:
-    work(p, _forward_task, np.float32(0))
+def _forward_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _forward_task, variant)
+
+    return kernel
 
 
-def _forward_float64(p: int) -> None:
-    work(p, _forward_task, np.float64(0))
+def _backward_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _backward_task, variant)
 
-
-def _backward_float32(p: int) -> None:
-    work(p, _backward_task, np.float32(0))
-
-
-def _backward_float64(p: int) -> None:
-    work(p, _backward_task, np.float64(0))
-
-
-_FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}
-_BACKWARD = {torch.float32: _backward_float32, torch.float64: _backward_float64}
+    return kernel
 
 
 def blocked_taps(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight as (blocks, width, lanes) and bias as (blocks, lanes), missing channels zero."""
     lanes = BYTES // bias.element_size()
     missing = -len(bias) % lanes
-    padded = F.pad(weight, (0, 0, 0, missing)).view(-1, lanes, weight.shape[1])
-    return padded.transpose(1, 2).contiguous(), F.pad(bias, (0, missing)).view(-1, lanes)
+    if missing:
+        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
+    return weight.reshape(-1, lanes, weight.shape[1]).transpose(1, 2).contiguous(), bias.reshape(-1, lanes)
 
 
 def convolve_rows(
@@ -154,7 +194,7 @@ def convolve_rows(
     batch, length, channels = x.shape
     parameters = [length, channels, taps.shape[1], taps.data_ptr(), offsets.data_ptr()]
     parameters += [*describe_sequence(x), *describe_sequence(out), *rows, *directions]
-    run(_FORWARD[x.dtype], batch * -(-(rows[1] - rows[0]) // _ROWS), parameters)
+    run(_forward_kernel, x.dtype, batch * -(-(rows[1] - rows[0]) // _ROWS), parameters)
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -179,6 +219,6 @@ def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: to
     parameters = [length, channels, width, taps.data_ptr(), offsets.data_ptr()]
     parameters += [value for tensor in (x, grad, grad_x) for value in describe_sequence(tensor)]
     parameters += [tensor.data_ptr() for tensor in (grad_weight, grad_bias, scratch)]
-    run(_BACKWARD[x.dtype], tasks, [*parameters, 2 * length * BYTES])
+    run(_backward_kernel, x.dtype, tasks, [*parameters, 2 * length * BYTES])
     taps_gradient = grad_weight.sum(0).transpose(1, 2).reshape(-1, width)[:channels]
     return [grad_x, taps_gradient, grad_bias.sum(0)[:channels].clone()]

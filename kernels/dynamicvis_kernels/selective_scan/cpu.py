@@ -8,6 +8,8 @@ kept at the chunks' starts, so its memory grows with length / chunk, not with le
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numba import njit
@@ -17,6 +19,7 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    Variant,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -48,6 +51,7 @@ from dynamicvis_kernels._simd import (
 
 _ROWS = 16  # rows of a forward chunk
 _GROUP = 8  # channel blocks of a forward task: with states and rates, its chunk stays in the first-level cache
+_USUAL_STATES = 16  # whose number is known when the kernel is compiled; others take a slower loop
 _CHUNK = 32  # rows of a backward chunk: its states and decays take 64 KiB at 16 states
 
 _LENGTH, _CHANNELS, _STATES, _SCRATCH, _SCRATCH_SLOT, _A, _D, _BIAS = range(HEADER, HEADER + 8)
@@ -77,23 +81,23 @@ def _fill_rates(p, block, rates, like):
 
 
 @njit(forceinline=True, error_model="numpy")
-def _step(p, d, dx, b_t, c_t, rates, state, like):
-    """Advance the states of one block by one position; returns the output without the skip connection."""
+def _advance(states, d, dx, y, b_t, c_t, rates, state, like):
+    """Advance the states of one block by one position; returns ``y`` plus their output."""
     lanes, scalar = lane_count(like), BYTES // lane_count(like)
-    states = load_parameter(p, _STATES)
-    y = splat(0.0, like)
-    done = 0
-    # Where no decay leaves the normal numbers, the exponential is cheaper.
-    if all_at_least(d * load(rates + states * BYTES, lanes, like), lowest_exponent(like)):
-        for n in range(0, states - WAYS + 1, WAYS):
-            at = n * BYTES
-            y = advance_states(d, dx, rates + at, state + at, b_t + n * scalar, c_t + n * scalar, y)
-        done = states - states % WAYS
-    for n in range(done, states):
+    for n in range(states):
         decay = exp2(d * load(rates + n * BYTES, lanes, like))
         h = decay * load(state + n * BYTES, lanes, like) + dx * load_scalar(b_t + n * scalar, like)
         store(state + n * BYTES, lanes, h)
         y = y + h * load_scalar(c_t + n * scalar, like)
+    return y
+
+
+@njit(forceinline=True, error_model="numpy")
+def _advance_usual(states, d, dx, y, b_t, c_t, rates, state, like):
+    """`_advance` of the usual number of states, where no decay leaves the normal numbers; without a loop."""
+    scalar = BYTES // lane_count(like)
+    for n in range(0, _USUAL_STATES, WAYS):
+        y = advance_states(d, dx, rates + n * BYTES, state + n * BYTES, b_t + n * scalar, c_t + n * scalar, y)
     return y
 
 
@@ -119,6 +123,42 @@ def _project_rows(low_rank, stride, rows, weight, rank, steps, like):
         store(steps + (i + 1) * BYTES, lanes, v1)
         store(steps + (i + 2) * BYTES, lanes, v2)
         store(steps + (i + 3) * BYTES, lanes, v3)
+
+
+@njit(error_model="numpy")
+def _walk_rows(walk, at, skip, advance, like):
+    """Scan one block over a chunk."""
+    p, direction, rows, width, steps, inputs, rates, state = walk
+    u_t, delta_t, b_t, c_t, z_t, out_t = at
+    lanes, states, rank = lane_count(like), load_parameter(p, _STATES), load_parameter(p, _RANK)
+    sign = -1 if direction else 1
+    u_stride, delta_stride = sign * row_stride(p, _U), sign * row_stride(p, _DELTA)
+    b_stride, c_stride = sign * row_stride(p, _B), sign * row_stride(p, _C)
+    z_stride, out_stride = sign * row_stride(p, _Z), sign * row_stride(p, _OUT)
+    u_t += _ROWS * u_stride
+    delta_t += _ROWS * delta_stride
+    z_ahead, out_ahead = _ROWS * z_stride, _ROWS * out_stride
+    row = (rows - 1) * BYTES if direction else 0
+    for _ in range(rows):
+        d, x = load(steps + row, lanes, like), load(inputs + row, lanes, like)
+        row += sign * BYTES
+        # Rows that the next run reads are announced while this one computes.
+        prefetch(u_t)
+        if not rank:
+            prefetch(delta_t)
+        prefetch(out_t + out_ahead)
+        y = advance(states, d, d * x, skip * x, b_t, c_t, rates, state, like)
+        if direction:
+            prefetch(z_t + z_ahead)
+            gate = load(z_t, width, like)
+            y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
+        store(out_t, width, y)
+        u_t += u_stride
+        delta_t += delta_stride
+        b_t += b_stride
+        c_t += c_stride
+        z_t += z_stride
+        out_t += out_stride
 
 
 @njit(error_model="numpy")
@@ -164,32 +204,31 @@ def _forward_task(p, task, slot, like):
                     if not rank:
                         store(steps + at, lanes, load(delta_t + k * BYTES, width, like))
                     store(inputs + at, lanes, load(u_t + k * BYTES, width, like))
-            # Rows that the next run reads are announced while this one computes.
-            ahead = -_ROWS if direction else _ROWS
+            first = start + rows - 1 if direction else start
             for k in range(blocks):
                 width = min(lanes, channels - (first_block + k) * lanes)
-                skip_k, bias_k = load(skip + k * BYTES, width, like), load(bias + k * BYTES, width, like)
-                # A step's size is computed beside the states of the step before: its long chain then costs no wait.
-                at = (k * _ROWS + (rows - 1 if direction else 0)) * BYTES
-                to_next = -BYTES if direction else BYTES
-                next_d = softplus(load(steps + at, lanes, like) + bias_k)
-                for j in range(rows):
-                    t = start + (rows - 1 - j if direction else j)
-                    d, x = next_d, load(inputs + at, lanes, like)
-                    at += to_next  # after the last step, beside the chunk, to no use
-                    next_d = softplus(load(steps + at, lanes, like) + bias_k)
-                    prefetch(u + (t + ahead) * row_stride(p, _U) + k * BYTES)
-                    if not rank:
-                        prefetch(delta + (t + ahead) * row_stride(p, _DELTA) + k * BYTES)
-                    prefetch(out + (t + ahead) * row_stride(p, _OUT) + k * BYTES)
-                    b_t, c_t = b + t * row_stride(p, _B), c + t * row_stride(p, _C)
-                    y = _step(p, d, d * x, b_t, c_t, rates + k * size, state + k * size, like) + skip_k * x
-                    out_t = out + t * row_stride(p, _OUT) + k * BYTES
-                    if direction:
-                        prefetch(z + (t + ahead) * row_stride(p, _Z) + k * BYTES)
-                        gate = load(z + t * row_stride(p, _Z) + k * BYTES, width, like)
-                        y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
-                    store(out_t, width, y)
+                steps_k, inputs_k = steps + k * _ROWS * BYTES, inputs + k * _ROWS * BYTES
+                bias_k = load(bias + k * BYTES, width, like)
+                lowest = load(rates + k * size + states * BYTES, lanes, like)
+                usual = states == _USUAL_STATES
+                for i in range(rows):
+                    d = softplus(load(steps_k + i * BYTES, lanes, like) + bias_k)
+                    store(steps_k + i * BYTES, lanes, d)
+                    usual &= all_at_least(d * lowest, lowest_exponent(like))
+                walk = (p, direction, rows, width, steps_k, inputs_k, rates + k * size, state + k * size)
+                at = (
+                    u + first * row_stride(p, _U) + k * BYTES,
+                    delta + first * row_stride(p, _DELTA) + k * BYTES,
+                    b + first * row_stride(p, _B),
+                    c + first * row_stride(p, _C),
+                    z + first * row_stride(p, _Z) + k * BYTES,
+                    out + first * row_stride(p, _OUT) + k * BYTES,
+                )
+                skip_k = load(skip + k * BYTES, width, like)
+                if usual:
+                    _walk_rows(walk, at, skip_k, _advance_usual, like)
+                else:
+                    _walk_rows(walk, at, skip_k, _advance, like)
 
 
 @njit(error_model="numpy")
@@ -302,31 +341,26 @@ def _backward_task(p, task, slot, like):
     store(load_parameter(p, _GRAD_BIAS) + task * BYTES, lanes, grad_bias)
 
 
-def _forward_float32(p: int) -> None:
-    work(p, _forward_task, np.float32(0))
+def _forward_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _forward_task, variant)
+
+    return kernel
 
 
-def _forward_float64(p: int) -> None:
-    work(p, _forward_task, np.float64(0))
+def _backward_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _backward_task, variant)
 
-
-def _backward_float32(p: int) -> None:
-    work(p, _backward_task, np.float32(0))
-
-
-def _backward_float64(p: int) -> None:
-    work(p, _backward_task, np.float64(0))
-
-
-_FORWARD = {torch.float32: _forward_float32, torch.float64: _forward_float64}
-_BACKWARD = {torch.float32: _backward_float32, torch.float64: _backward_float64}
+    return kernel
 
 
 def blocked_columns(matrix: torch.Tensor) -> torch.Tensor:
     """(blocks, columns, lanes) from (channels, columns), missing channels zero."""
     lanes = BYTES // matrix.element_size()
-    padded = F.pad(matrix, (0, 0, 0, -matrix.shape[0] % lanes))
-    return padded.view(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
+    if len(matrix) % lanes:
+        matrix = F.pad(matrix, (0, 0, 0, -len(matrix) % lanes))
+    return matrix.reshape(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
 
 
 def new_carry(z: torch.Tensor, states: int) -> torch.Tensor:
@@ -375,7 +409,7 @@ def scan_rows(
     parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
     parameters += [group, *directions, carry.data_ptr(), proceed]
     parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
-    run(_FORWARD[z.dtype], tasks, parameters)
+    run(_forward_kernel, z.dtype, tasks, parameters)
 
 
 def forward(
@@ -429,7 +463,7 @@ def backward(
     parameters += [value for tensor in sequences for value in describe_sequence(tensor)]
     parameters += [grad_b.stride(0) * grad_b.element_size()]
     parameters += [tensor.data_ptr() for tensor in (grad_a, grad_d, grad_bias)]
-    run(_BACKWARD[dtype], tasks, parameters)
+    run(_backward_kernel, dtype, tasks, parameters)
     grad_A = grad_a.sum(0).transpose(1, 2).reshape(-1, states)[:channels]
     return [
         grad_u,

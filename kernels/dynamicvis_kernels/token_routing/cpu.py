@@ -1,8 +1,9 @@
-"""Gather and scatter of tokens on the CPU, for inference: rows are copied or updated in place as vectors."""
+"""Scores, gather and scatter of tokens on the CPU, for inference: each is one walk over the tokens."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import torch
 from numba import njit
 
@@ -10,6 +11,7 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    Variant,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -17,12 +19,60 @@ from dynamicvis_kernels._parallel import (
     sequence_start,
     work,
 )
-from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, store
+from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, splat, store, store_scalar, total
 
 _ROWS = 64  # rows of one task
 
-_COUNT, _CHANNELS, _INDICES, _WEIGHTS = range(HEADER, HEADER + 4)
-_FROM, _TO = range(HEADER + 4, HEADER + 4 + 2 * SEQUENCE, SEQUENCE)
+_COUNT, _CHANNELS, _INDICES, _WEIGHTS, _ALL_SCALED = range(HEADER, HEADER + 5)
+_FROM, _TO = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
+_GRID_HEIGHT, _GRID_WIDTH, _GRID_CHANNELS, _ROUTER, _SCORES = range(HEADER, HEADER + 5)
+
+
+@njit(error_model="numpy")
+def _score_task(p, task, slot, like):
+    """Scores of the tokens in one row of the grid, and their mean."""
+    lanes = lane_count(like)
+    scalar, zero = BYTES // lanes, splat(0.0, like)
+    height, width, channels = (
+        load_parameter(p, _GRID_HEIGHT),
+        load_parameter(p, _GRID_WIDTH),
+        load_parameter(p, _GRID_CHANNELS),
+    )
+    router, stride = load_parameter(p, _ROUTER), row_stride(p, _FROM)
+    batch, row = task // height, task % height
+    tokens = sequence_start(p, _FROM, 0, batch) + row * width * stride
+    mean = sequence_start(p, _TO, 0, batch) + row * row_stride(p, _TO)
+    scores = load_parameter(p, _SCORES) + task * width * scalar
+    for c in range(0, channels, lanes):
+        store(mean + c * scalar, min(lanes, channels - c), zero)
+    # Four tokens at once share each load of the router and of the sums.
+    for t in range(0, width - 3, 4):
+        token, s0, s1, s2, s3 = tokens + t * stride, zero, zero, zero, zero
+        for c in range(0, channels, lanes):
+            at, active = c * scalar, min(lanes, channels - c)
+            w = load(router + at, active, like)
+            v0, v1 = load(token + at, active, like), load(token + stride + at, active, like)
+            v2, v3 = load(token + 2 * stride + at, active, like), load(token + 3 * stride + at, active, like)
+            s0 = s0 + v0 * w
+            s1 = s1 + v1 * w
+            s2 = s2 + v2 * w
+            s3 = s3 + v3 * w
+            store(mean + at, active, load(mean + at, active, like) + ((v0 + v1) + (v2 + v3)))
+        store_scalar(scores + t * scalar, total(s0))
+        store_scalar(scores + (t + 1) * scalar, total(s1))
+        store_scalar(scores + (t + 2) * scalar, total(s2))
+        store_scalar(scores + (t + 3) * scalar, total(s3))
+    for t in range(width - width % 4, width):
+        token, score = tokens + t * stride, zero
+        for c in range(0, channels, lanes):
+            at, active = c * scalar, min(lanes, channels - c)
+            value = load(token + at, active, like)
+            score = score + value * load(router + at, active, like)
+            store(mean + at, active, load(mean + at, active, like) + value)
+        store_scalar(scores + t * scalar, total(score))
+    for c in range(0, channels, lanes):
+        at, active = c * scalar, min(lanes, channels - c)
+        store(mean + at, active, load(mean + at, active, like) / splat(width, like))
 
 
 @njit(error_model="numpy")
@@ -42,66 +92,69 @@ def _gather_task(p, task, slot, like):
 
 
 @njit(error_model="numpy")
-def _add_task(p, task, slot, like):
-    """to[index[k]] += weight[k] * from[k]."""
+def _scatter_task(p, task, slot, like):
+    """to[n] += weight[n] * from[index[n]], or weight[n] * to[n] where the index is negative."""
     lanes = lane_count(like)
-    count, channels = load_parameter(p, _COUNT), load_parameter(p, _CHANNELS)
+    count, channels, all_scaled = (
+        load_parameter(p, _COUNT),
+        load_parameter(p, _CHANNELS),
+        load_parameter(p, _ALL_SCALED),
+    )
     parts = (count + _ROWS - 1) // _ROWS
     batch, start = task // parts, (task % parts) * _ROWS
-    for k in range(start, min(start + _ROWS, count)):
-        index = load_parameter(load_parameter(p, _INDICES), batch * count + k)
-        weight = load_scalar(load_parameter(p, _WEIGHTS) + (batch * count + k) * (BYTES // lanes), like)
-        source = sequence_start(p, _FROM, 0, batch) + k * row_stride(p, _FROM)
-        target = sequence_start(p, _TO, 0, batch) + index * row_stride(p, _TO)
+    for n in range(start, min(start + _ROWS, count)):
+        index = load_parameter(load_parameter(p, _INDICES), batch * count + n)
+        if index < 0 and not all_scaled:
+            continue
+        weight = load_scalar(load_parameter(p, _WEIGHTS) + (batch * count + n) * (BYTES // lanes), like)
+        target = sequence_start(p, _TO, 0, batch) + n * row_stride(p, _TO)
+        source = target if index < 0 else sequence_start(p, _FROM, 0, batch) + index * row_stride(p, _FROM)
         for c in range(0, channels, lanes):
             width = min(lanes, channels - c)
             at = c // lanes * BYTES
             store(target + at, width, load(target + at, width, like) + load(source + at, width, like) * weight)
 
 
-@njit(error_model="numpy")
-def _scale_task(p, task, slot, like):
-    """to[n] *= weight[n]."""
-    lanes = lane_count(like)
-    count, channels = load_parameter(p, _COUNT), load_parameter(p, _CHANNELS)
-    parts = (count + _ROWS - 1) // _ROWS
-    batch, start = task // parts, (task % parts) * _ROWS
-    for n in range(start, min(start + _ROWS, count)):
-        weight = load_scalar(load_parameter(p, _WEIGHTS) + (batch * count + n) * (BYTES // lanes), like)
-        target = sequence_start(p, _TO, 0, batch) + n * row_stride(p, _TO)
-        for c in range(0, channels, lanes):
-            width = min(lanes, channels - c)
-            at = c // lanes * BYTES
-            store(target + at, width, load(target + at, width, like) * weight)
+def _score_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _score_task, variant)
+
+    return kernel
 
 
-def _gather_float32(p: int) -> None:
-    work(p, _gather_task, np.float32(0))
+def _gather_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _gather_task, variant)
+
+    return kernel
 
 
-def _gather_float64(p: int) -> None:
-    work(p, _gather_task, np.float64(0))
+def _scatter_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _scatter_task, variant)
+
+    return kernel
 
 
-def _add_float32(p: int) -> None:
-    work(p, _add_task, np.float32(0))
+def score_rows(tokens: torch.Tensor, router: torch.Tensor, grid: tuple[int, int], means: torch.Tensor) -> torch.Tensor:
+    """Scores of the tokens, and into ``means`` the mean of each row of the grid. Not differentiable.
 
+    Args:
+        tokens: (batch, height * width, channels), float32 or float64, on the CPU, rows dense.
+        router: (channels,), of the same type.
+        grid: (height, width).
+        means: (batch, height, channels), of the same type, rows dense.
 
-def _add_float64(p: int) -> None:
-    work(p, _add_task, np.float64(0))
-
-
-def _scale_float32(p: int) -> None:
-    work(p, _scale_task, np.float32(0))
-
-
-def _scale_float64(p: int) -> None:
-    work(p, _scale_task, np.float64(0))
-
-
-_GATHER = {torch.float32: _gather_float32, torch.float64: _gather_float64}
-_ADD = {torch.float32: _add_float32, torch.float64: _add_float64}
-_SCALE = {torch.float32: _scale_float32, torch.float64: _scale_float64}
+    Returns:
+        (batch, height * width), the product of each token with the router.
+    """
+    batch, length, channels = tokens.shape
+    router = router.contiguous()
+    scores = torch.empty(batch, length, dtype=tokens.dtype)
+    parameters = [*grid, channels, router.data_ptr(), scores.data_ptr()]
+    parameters += [*describe_sequence(tokens), *describe_sequence(means)]
+    run(_score_kernel, tokens.dtype, batch * grid[0], parameters)
+    return scores
 
 
 def gather_rows(tokens: torch.Tensor, indices: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -109,8 +162,8 @@ def gather_rows(tokens: torch.Tensor, indices: torch.Tensor, out: torch.Tensor |
     batch, count = indices.shape
     if out is None:
         out = torch.empty(batch, count, tokens.shape[2], dtype=tokens.dtype)
-    parameters = [count, tokens.shape[2], indices.data_ptr(), 0, *describe_sequence(tokens), *describe_sequence(out)]
-    run(_GATHER[tokens.dtype], batch * -(-count // _ROWS), parameters)
+    parameters = [count, tokens.shape[2], indices.data_ptr(), 0, 0, *describe_sequence(tokens), *describe_sequence(out)]
+    run(_gather_kernel, tokens.dtype, batch * -(-count // _ROWS), parameters)
     return out
 
 
@@ -118,14 +171,10 @@ def scatter_rows_(
     tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
 ) -> None:
     """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range."""
-    batch, count = indices.shape
-    length, channels = tokens.shape[1:]
-    chosen = weights.gather(1, indices)
-    if residual == "softmax":
-        scale = (weights + 1).scatter_(1, indices, 1.0)
-        parameters = [length, channels, 0, scale.data_ptr(), *[0] * SEQUENCE, *describe_sequence(tokens)]
-        run(_SCALE[tokens.dtype], batch * -(-length // _ROWS), parameters)
-    mixed = row_contiguous(mixed)
-    parameters = [count, channels, indices.data_ptr(), chosen.data_ptr()]
+    batch, length, channels = tokens.shape
+    mixed, weights = row_contiguous(mixed), weights.contiguous()
+    places = torch.full((batch, length), -1)
+    places.scatter_(1, indices, torch.arange(indices.shape[1]).expand_as(indices))
+    parameters = [length, channels, places.data_ptr(), weights.data_ptr(), residual == "softmax"]
     parameters += [*describe_sequence(mixed), *describe_sequence(tokens)]
-    run(_ADD[tokens.dtype], batch * -(-count // _ROWS), parameters)
+    run(_scatter_kernel, tokens.dtype, batch * -(-length // _ROWS), parameters)
