@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from dynamicvis_kernels import gather_tokens, scatter_tokens, scatter_tokens_
+from dynamicvis_kernels import gather_tokens, scatter_tokens
 from torch import nn
 
 from dynamicvis.backbone.mixer import BidirectionalMamba
@@ -59,13 +59,13 @@ class SelectiveBlock(nn.Module):
         Returns:
             The new tokens, and the indices of the selected ones (batch, kept), or None without a router.
         """
+        if workspace is not None:
+            return self._forward_in_place(tokens, grid, noise, workspace)
         indices = weights = None
-        if self.router is not None and self.keep_ratio is not None:
+        if self.router is not None:
             logits = self.router(tokens).squeeze(-1)
             weights = logits.softmax(dim=1)
             indices = self._select(logits.detach(), noise)
-        if workspace is not None:
-            return self._mix_in_place(tokens, grid, weights, indices, workspace), indices
         selected = tokens if indices is None else gather_tokens(tokens, indices)
         sequence = selected
         if self.global_tokens:
@@ -77,41 +77,47 @@ class SelectiveBlock(nn.Module):
             return mixed, None
         return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices
 
+    def _kept(self, length: int) -> int:
+        """How many tokens of a grid go through the mixer."""
+        if self.keep_ratio is None:
+            return length
+        # The margin keeps ratios such as 1/3, which floating point holds as slightly less, at their whole count.
+        return max(1, int(length * self.keep_ratio + 1e-6))
+
     def _select(self, logits: torch.Tensor, noise: float) -> torch.Tensor:
-        assert self.keep_ratio is not None
         if self.training and noise > 0:
             gumbel = -torch.empty_like(logits).exponential_().log()
             logits = logits + noise * gumbel
-        # The margin keeps ratios such as 1/3, which floating point holds as slightly less, at their whole count.
-        kept = max(1, int(logits.shape[1] * self.keep_ratio + 1e-6))
-        indices = logits.topk(kept, dim=1).indices
+        indices = logits.topk(self._kept(logits.shape[1]), dim=1).indices
         return indices.sort(dim=1).values if self.token_order == "raster" else indices
 
-    def _mix_in_place(
-        self,
-        tokens: torch.Tensor,
-        grid: tuple[int, int],
-        weights: torch.Tensor | None,
-        indices: torch.Tensor | None,
-        workspace: Workspace,
-    ) -> torch.Tensor:
+    def _forward_in_place(
+        self, tokens: torch.Tensor, grid: tuple[int, int], noise: float, workspace: Workspace
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # Imported at the point of use: these load numba.
         from dynamicvis_kernels.normalization import rms_norm
-        from dynamicvis_kernels.token_routing.cpu import gather_rows
+        from dynamicvis_kernels.token_routing.cpu import gather_rows, scatter_rows_, score_rows
 
         batch, length, dim = tokens.shape
-        rows, kept = grid[0] if self.global_tokens else 0, length if indices is None else indices.shape[1]
+        rows, kept = grid[0] if self.global_tokens else 0, self._kept(length)
         sequence = workspace.empty("sequence", (batch, rows + kept, dim), tokens)
-        selected = sequence[:, rows:]
-        if self.global_tokens:
-            torch.mean(tokens.unflatten(1, grid), dim=2, out=sequence[:, :rows])
-        if indices is None:
+        means, selected = sequence[:, :rows], sequence[:, rows:]
+        indices = logits = None
+        if self.router is not None and self.global_tokens:
+            logits = score_rows(tokens, self.router.weight[0], grid, means)
+        elif self.router is not None:
+            logits = self.router(tokens).squeeze(-1)
+        elif self.global_tokens:
+            torch.mean(tokens.unflatten(1, grid), dim=2, out=means)
+        if logits is None:
             selected.copy_(tokens)
         else:
+            indices = self._select(logits, noise)
             gather_rows(tokens, indices, selected)
         normed = workspace.empty("normed", tuple(sequence.shape), tokens)
         assert self.norm.eps is not None
         mixed = self.mixer(rms_norm(sequence, self.norm.weight, self.norm.eps, normed), workspace)[:, rows:]
-        if indices is None or weights is None:
-            return tokens.add_(mixed)
-        return scatter_tokens_(tokens, mixed.add_(selected), weights, indices, self.residual)
+        if logits is None or indices is None:
+            return tokens.add_(mixed), None
+        scatter_rows_(tokens, mixed.add_(selected), logits.softmax(dim=1), indices, self.residual)
+        return tokens, indices
