@@ -96,11 +96,11 @@ class SelectiveBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # Imported at the point of use: these load numba.
         from dynamicvis_kernels.normalization import rms_norm
-        from dynamicvis_kernels.token_routing.cpu import gather_rows, scatter_rows_, score_rows
+        from dynamicvis_kernels.token_routing.cpu import scatter_rows_, score_rows
 
         batch, length, dim = tokens.shape
-        rows, kept = grid[0] if self.global_tokens else 0, self._kept(length)
-        sequence = workspace.empty("sequence", (batch, rows + kept, dim), tokens)
+        rows = grid[0] if self.global_tokens else 0
+        sequence = workspace.empty("sequence", (batch, rows + self._kept(length), dim), tokens)
         means, selected = sequence[:, :rows], sequence[:, rows:]
         indices = logits = None
         if self.router is not None and self.global_tokens:
@@ -109,15 +109,14 @@ class SelectiveBlock(nn.Module):
             logits = self.router(tokens).squeeze(-1)
         elif self.global_tokens:
             torch.mean(tokens.unflatten(1, grid), dim=2, out=means)
-        if logits is None:
-            selected.copy_(tokens)
-        else:
+        if logits is not None:
             indices = self._select(logits, noise)
-            gather_rows(tokens, indices, selected)
-        normed = workspace.empty("normed", tuple(sequence.shape), tokens)
         assert self.norm.eps is not None
-        mixed = self.mixer(rms_norm(sequence, self.norm.weight, self.norm.eps, normed), workspace)[:, rows:]
+        if self.global_tokens:
+            rms_norm(means, self.norm.weight, self.norm.eps, means)
+        rms_norm(tokens, self.norm.weight, self.norm.eps, selected, indices)
+        mixed = self.mixer(sequence, workspace)[:, rows:]
         if logits is None or indices is None:
             return tokens.add_(mixed), None
-        scatter_rows_(tokens, mixed.add_(selected), logits.softmax(dim=1), indices, self.residual)
+        scatter_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, add_own=True)
         return tokens, indices

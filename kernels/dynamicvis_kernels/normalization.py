@@ -24,8 +24,8 @@ from dynamicvis_kernels._simd import BYTES, first_lanes, lane_count, load, load_
 
 _ROWS = 64  # rows of one task
 
-_LENGTH, _CHANNELS, _WEIGHT, _BIAS, _EPS = range(HEADER, HEADER + 5)
-_TOKENS, _OUT = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
+_LENGTH, _CHANNELS, _WEIGHT, _BIAS, _EPS, _INDICES = range(HEADER, HEADER + 6)
+_TOKENS, _OUT = range(HEADER + 6, HEADER + 6 + 2 * SEQUENCE, SEQUENCE)
 
 
 @njit(error_model="numpy")
@@ -59,10 +59,12 @@ def _rms_norm_task(p, task, slot, like):
     lanes = lane_count(like)
     length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
     weight, eps = load_parameter(p, _WEIGHT), load_scalar(p + _EPS * 8, 0.0)
+    indices = load_parameter(p, _INDICES)
     parts = (length + _ROWS - 1) // _ROWS
     batch, start = task // parts, (task % parts) * _ROWS
     for t in range(start, min(start + _ROWS, length)):
-        row = sequence_start(p, _TOKENS, 0, batch) + t * row_stride(p, _TOKENS)
+        index = load_parameter(indices, batch * length + t) if indices else t
+        row = sequence_start(p, _TOKENS, 0, batch) + index * row_stride(p, _TOKENS)
         out = sequence_start(p, _OUT, 0, batch) + t * row_stride(p, _OUT)
         squares = splat(0.0, like)
         for c in range(0, channels, lanes):
@@ -104,26 +106,35 @@ def layer_norm_(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, 
     return tokens
 
 
-def rms_norm(tokens: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
-    """RMS norm over the channels, into ``out``. Not differentiable.
+def rms_norm(
+    tokens: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor, indices: torch.Tensor | None = None
+) -> torch.Tensor:
+    """RMS norm over the channels, of all tokens or of some, into ``out``. Not differentiable.
 
     Args:
         tokens: (batch, length, channels), float32 or float64, on the CPU, rows dense.
         weight: (channels,), of the same type.
         eps: added to the mean square.
-        out: like tokens.
+        out: (batch, length or count, channels), of the same type, rows dense; may be the tokens, without indices.
+        indices: (batch, count), int64, contiguous, in [0, length): the tokens to take, in their order.
 
     Returns:
         ``out``.
     """
-    _run(_rms_norm_kernel, tokens, weight.contiguous(), 0, eps, out)
+    _run(_rms_norm_kernel, tokens, weight.contiguous(), 0, eps, out, 0 if indices is None else indices.data_ptr())
     return out
 
 
 def _run(
-    make: MakeKernel, tokens: torch.Tensor, weight: torch.Tensor, bias_address: int, eps: float, out: torch.Tensor
+    make: MakeKernel,
+    tokens: torch.Tensor,
+    weight: torch.Tensor,
+    bias_address: int,
+    eps: float,
+    out: torch.Tensor,
+    indices_address: int = 0,
 ) -> None:
-    batch, length, channels = tokens.shape
+    batch, length, channels = out.shape
     parameters = [length, channels, weight.data_ptr(), bias_address, int(np.float64(eps).view(np.int64))]
-    parameters += [*describe_sequence(tokens), *describe_sequence(out)]
+    parameters += [indices_address, *describe_sequence(tokens), *describe_sequence(out)]
     run(make, tokens.dtype, batch * -(-length // _ROWS), parameters)

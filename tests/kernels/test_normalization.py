@@ -24,6 +24,11 @@ def test_norms_equal_torch(channels: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         rms_norm(tokens, weight, 1e-5, torch.empty(tokens.shape, dtype=dtype)), squares, rtol=bound, atol=bound
     )
+    indices = torch.tensor([[69, 3, 0], [5, 5, 12]])
+    chosen = rms_norm(tokens, weight, 1e-5, torch.zeros(2, 5, channels, dtype=dtype)[:, 1:4], indices)
+    torch.testing.assert_close(chosen, torch.stack([squares[b, indices[b]] for b in range(2)]), rtol=bound, atol=bound)
+    in_place = tokens.clone()
+    torch.testing.assert_close(rms_norm(in_place, weight, 1e-5, in_place), squares, rtol=bound, atol=bound)
     assert layer_norm_(tokens, weight, bias, 1e-6) is tokens
     torch.testing.assert_close(tokens, expected, rtol=bound, atol=bound)
     assert torch.equal(wide[..., channels:], untouched)

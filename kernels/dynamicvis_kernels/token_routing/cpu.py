@@ -23,9 +23,10 @@ from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, splat
 
 _ROWS = 64  # rows of one task
 
-_COUNT, _CHANNELS, _INDICES, _WEIGHTS, _ALL_SCALED = range(HEADER, HEADER + 5)
-_FROM, _TO = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
+_COUNT, _CHANNELS, _INDICES, _WEIGHTS, _ALL_SCALED, _ADD_OWN = range(HEADER, HEADER + 6)
+_FROM, _TO = range(HEADER + 6, HEADER + 6 + 2 * SEQUENCE, SEQUENCE)
 _GRID_HEIGHT, _GRID_WIDTH, _GRID_CHANNELS, _ROUTER, _SCORES = range(HEADER, HEADER + 5)
+_TOKENS, _MEANS = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
 
 
 @njit(error_model="numpy")
@@ -38,10 +39,10 @@ def _score_task(p, task, slot, like):
         load_parameter(p, _GRID_WIDTH),
         load_parameter(p, _GRID_CHANNELS),
     )
-    router, stride = load_parameter(p, _ROUTER), row_stride(p, _FROM)
+    router, stride = load_parameter(p, _ROUTER), row_stride(p, _TOKENS)
     batch, row = task // height, task % height
-    tokens = sequence_start(p, _FROM, 0, batch) + row * width * stride
-    mean = sequence_start(p, _TO, 0, batch) + row * row_stride(p, _TO)
+    tokens = sequence_start(p, _TOKENS, 0, batch) + row * width * stride
+    mean = sequence_start(p, _MEANS, 0, batch) + row * row_stride(p, _MEANS)
     scores = load_parameter(p, _SCORES) + task * width * scalar
     for c in range(0, channels, lanes):
         store(mean + c * scalar, min(lanes, channels - c), zero)
@@ -93,13 +94,10 @@ def _gather_task(p, task, slot, like):
 
 @njit(error_model="numpy")
 def _scatter_task(p, task, slot, like):
-    """to[n] += weight[n] * from[index[n]], or weight[n] * to[n] where the index is negative."""
+    """to[n] += weight[n] * from[index[n]], and the row's own times its weight where asked or the index is negative."""
     lanes = lane_count(like)
-    count, channels, all_scaled = (
-        load_parameter(p, _COUNT),
-        load_parameter(p, _CHANNELS),
-        load_parameter(p, _ALL_SCALED),
-    )
+    count, channels = load_parameter(p, _COUNT), load_parameter(p, _CHANNELS)
+    all_scaled, add_own = load_parameter(p, _ALL_SCALED), load_parameter(p, _ADD_OWN)
     parts = (count + _ROWS - 1) // _ROWS
     batch, start = task // parts, (task % parts) * _ROWS
     for n in range(start, min(start + _ROWS, count)):
@@ -109,10 +107,14 @@ def _scatter_task(p, task, slot, like):
         weight = load_scalar(load_parameter(p, _WEIGHTS) + (batch * count + n) * (BYTES // lanes), like)
         target = sequence_start(p, _TO, 0, batch) + n * row_stride(p, _TO)
         source = target if index < 0 else sequence_start(p, _FROM, 0, batch) + index * row_stride(p, _FROM)
+        twice = add_own and index >= 0
         for c in range(0, channels, lanes):
             width = min(lanes, channels - c)
             at = c // lanes * BYTES
-            store(target + at, width, load(target + at, width, like) + load(source + at, width, like) * weight)
+            own, added = load(target + at, width, like), load(source + at, width, like)
+            if twice:
+                added = added + own
+            store(target + at, width, own + added * weight)
 
 
 def _score_kernel(variant: Variant) -> Callable[[int], None]:
@@ -162,19 +164,28 @@ def gather_rows(tokens: torch.Tensor, indices: torch.Tensor, out: torch.Tensor |
     batch, count = indices.shape
     if out is None:
         out = torch.empty(batch, count, tokens.shape[2], dtype=tokens.dtype)
-    parameters = [count, tokens.shape[2], indices.data_ptr(), 0, 0, *describe_sequence(tokens), *describe_sequence(out)]
+    parameters = [count, tokens.shape[2], indices.data_ptr(), 0, 0, 0]
+    parameters += [*describe_sequence(tokens), *describe_sequence(out)]
     run(_gather_kernel, tokens.dtype, batch * -(-count // _ROWS), parameters)
     return out
 
 
 def scatter_rows_(
-    tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
+    tokens: torch.Tensor,
+    mixed: torch.Tensor,
+    weights: torch.Tensor,
+    indices: torch.Tensor,
+    residual: str,
+    add_own: bool = False,
 ) -> None:
-    """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range."""
+    """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range.
+
+    With ``add_own``, the mixed tokens lack what they were before mixing, and it is added here.
+    """
     batch, length, channels = tokens.shape
     mixed, weights = row_contiguous(mixed), weights.contiguous()
     places = torch.full((batch, length), -1)
     places.scatter_(1, indices, torch.arange(indices.shape[1]).expand_as(indices))
-    parameters = [length, channels, places.data_ptr(), weights.data_ptr(), residual == "softmax"]
+    parameters = [length, channels, places.data_ptr(), weights.data_ptr(), residual == "softmax", add_own]
     parameters += [*describe_sequence(mixed), *describe_sequence(tokens)]
     run(_scatter_kernel, tokens.dtype, batch * -(-length // _ROWS), parameters)
