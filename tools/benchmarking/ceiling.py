@@ -42,7 +42,7 @@ def _task(p, task, slot, like):
     for t in range(load_parameter(p, _LENGTH)):
         delta, gate = next_delta, raw
         raw = raw * 0.999 + step
-        # Beside the states of this token, as in the scan.
+        # Beside the states of this token, whose waits it fills.
         next_delta = softplus(raw) * -1.0 if shared else raw
         for n in range(0, load_parameter(p, _STATES) * BYTES, 4 * BYTES):
             h0 = _update(delta, h0, rates + n, weights + n, lanes, like)

@@ -81,8 +81,7 @@ def _forward_task(p, task, slot, like):
         out = sequence_start(p, _OUT, direction, batch) - run_begin * out_stride
         t = begin
         while t < end:
-            four = inside <= t and t + 4 <= outside
-            if four:
+            if inside <= t and t + 4 <= outside:
                 for block in range(blocks):
                     lane, active = block * BYTES, min(lanes, channels - block * lanes)
                     weight = load_parameter(p, _WEIGHT) + block * width * BYTES

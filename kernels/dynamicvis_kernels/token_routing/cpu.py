@@ -23,8 +23,9 @@ from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, splat
 
 _ROWS = 64  # rows of one task
 
-_COUNT, _CHANNELS, _INDICES, _WEIGHTS, _ALL_SCALED, _ADD_OWN = range(HEADER, HEADER + 6)
-_FROM, _TO = range(HEADER + 6, HEADER + 6 + 2 * SEQUENCE, SEQUENCE)
+_COUNT, _CHANNELS, _INDICES = range(HEADER, HEADER + 3)
+_FROM, _TO = range(HEADER + 3, HEADER + 3 + 2 * SEQUENCE, SEQUENCE)
+_WEIGHTS, _ALL_SCALED, _ADD_OWN = range(_TO + SEQUENCE, _TO + SEQUENCE + 3)
 _GRID_HEIGHT, _GRID_WIDTH, _GRID_CHANNELS, _ROUTER, _SCORES = range(HEADER, HEADER + 5)
 _TOKENS, _MEANS = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
 
@@ -34,12 +35,9 @@ def _score_task(p, task, slot, like):
     """Scores of the tokens in one row of the grid, and their mean."""
     lanes = lane_count(like)
     scalar, zero = BYTES // lanes, splat(0.0, like)
-    height, width, channels = (
-        load_parameter(p, _GRID_HEIGHT),
-        load_parameter(p, _GRID_WIDTH),
-        load_parameter(p, _GRID_CHANNELS),
-    )
-    router, stride = load_parameter(p, _ROUTER), row_stride(p, _TOKENS)
+    height, width = load_parameter(p, _GRID_HEIGHT), load_parameter(p, _GRID_WIDTH)
+    channels, router = load_parameter(p, _GRID_CHANNELS), load_parameter(p, _ROUTER)
+    stride = row_stride(p, _TOKENS)
     batch, row = task // height, task % height
     tokens = sequence_start(p, _TOKENS, 0, batch) + row * width * stride
     mean = sequence_start(p, _MEANS, 0, batch) + row * row_stride(p, _MEANS)
@@ -159,13 +157,11 @@ def score_rows(tokens: torch.Tensor, router: torch.Tensor, grid: tuple[int, int]
     return scores
 
 
-def gather_rows(tokens: torch.Tensor, indices: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """`gather_tokens` without gradient, into ``out``; rows are dense, indices contiguous and in range."""
+def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """`gather_tokens` without gradient; rows are dense, indices contiguous and in range."""
     batch, count = indices.shape
-    if out is None:
-        out = torch.empty(batch, count, tokens.shape[2], dtype=tokens.dtype)
-    parameters = [count, tokens.shape[2], indices.data_ptr(), 0, 0, 0]
-    parameters += [*describe_sequence(tokens), *describe_sequence(out)]
+    out = torch.empty(batch, count, tokens.shape[2], dtype=tokens.dtype)
+    parameters = [count, tokens.shape[2], indices.data_ptr(), *describe_sequence(tokens), *describe_sequence(out)]
     run(_gather_kernel, tokens.dtype, batch * -(-count // _ROWS), parameters)
     return out
 
@@ -186,6 +182,6 @@ def scatter_rows_(
     mixed, weights = row_contiguous(mixed), weights.contiguous()
     places = torch.full((batch, length), -1)
     places.scatter_(1, indices, torch.arange(indices.shape[1]).expand_as(indices))
-    parameters = [length, channels, places.data_ptr(), weights.data_ptr(), residual == "softmax", add_own]
-    parameters += [*describe_sequence(mixed), *describe_sequence(tokens)]
+    parameters = [length, channels, places.data_ptr(), *describe_sequence(mixed), *describe_sequence(tokens)]
+    parameters += [weights.data_ptr(), residual == "softmax", add_own]
     run(_scatter_kernel, tokens.dtype, batch * -(-length // _ROWS), parameters)
