@@ -126,39 +126,40 @@ def _project_rows(low_rank, stride, rows, weight, rank, steps, like):
 
 
 @njit(error_model="numpy")
-def _walk_rows(walk, at, skip, advance, like):
+def _walk_rows(walk, at, following, skip, advance, like):
     """Scan one block over a chunk."""
-    p, direction, rows, width, steps, inputs, rates, state = walk
-    u_t, delta_t, b_t, c_t, z_t, out_t = at
+    p, direction, block, blocks, rows, width, steps, inputs, rates, state = walk
+    b_t, c_t, z_t, out_t = at
+    next_u, next_delta, next_z, next_out = following
     lanes, states, rank = lane_count(like), load_parameter(p, _STATES), load_parameter(p, _RANK)
     sign = -1 if direction else 1
     u_stride, delta_stride = sign * row_stride(p, _U), sign * row_stride(p, _DELTA)
     b_stride, c_stride = sign * row_stride(p, _B), sign * row_stride(p, _C)
     z_stride, out_stride = sign * row_stride(p, _Z), sign * row_stride(p, _OUT)
-    u_t += _ROWS * u_stride
-    delta_t += _ROWS * delta_stride
-    z_ahead, out_ahead = _ROWS * z_stride, _ROWS * out_stride
     row = (rows - 1) * BYTES if direction else 0
+    # Line by line as they lie in memory, the group's rows of the next chunk are announced while this one computes.
+    next_row, next_block = block * rows // blocks, block * rows % blocks
     for _ in range(rows):
         d, x = load(steps + row, lanes, like), load(inputs + row, lanes, like)
         row += sign * BYTES
-        # Rows that the next run reads are announced while this one computes.
-        prefetch(u_t)
+        lane = next_block * BYTES
+        prefetch(next_u + next_row * u_stride + lane)
         if not rank:
-            prefetch(delta_t)
-        prefetch(out_t + out_ahead)
+            prefetch(next_delta + next_row * delta_stride + lane)
+        prefetch(next_out + next_row * out_stride + lane)
         y = advance(states, d, d * x, skip * x, b_t, c_t, rates, state, like)
         if direction:
-            prefetch(z_t + z_ahead)
+            prefetch(next_z + next_row * z_stride + lane)
             gate = load(z_t, width, like)
             y = (load(out_t, width, like) + y) * (gate * sigmoid(gate)) * 0.5
         store(out_t, width, y)
-        u_t += u_stride
-        delta_t += delta_stride
         b_t += b_stride
         c_t += c_stride
         z_t += z_stride
         out_t += out_stride
+        next_block += 1
+        if next_block == blocks:
+            next_row, next_block = next_row + 1, 0
 
 
 @njit(error_model="numpy")
@@ -205,6 +206,13 @@ def _forward_task(p, task, slot, like):
                         store(steps + at, lanes, load(delta_t + k * BYTES, width, like))
                     store(inputs + at, lanes, load(u_t + k * BYTES, width, like))
             first = start + rows - 1 if direction else start
+            beyond = first - _ROWS if direction else first + _ROWS
+            following = (
+                u + beyond * row_stride(p, _U),
+                delta + beyond * row_stride(p, _DELTA),
+                z + beyond * row_stride(p, _Z),
+                out + beyond * row_stride(p, _OUT),
+            )
             for k in range(blocks):
                 width = min(lanes, channels - (first_block + k) * lanes)
                 steps_k, inputs_k = steps + k * _ROWS * BYTES, inputs + k * _ROWS * BYTES
@@ -215,10 +223,8 @@ def _forward_task(p, task, slot, like):
                     d = softplus(load(steps_k + i * BYTES, lanes, like) + bias_k)
                     store(steps_k + i * BYTES, lanes, d)
                     usual &= all_at_least(d * lowest, lowest_exponent(like))
-                walk = (p, direction, rows, width, steps_k, inputs_k, rates + k * size, state + k * size)
+                walk = (p, direction, k, blocks, rows, width, steps_k, inputs_k, rates + k * size, state + k * size)
                 at = (
-                    u + first * row_stride(p, _U) + k * BYTES,
-                    delta + first * row_stride(p, _DELTA) + k * BYTES,
                     b + first * row_stride(p, _B),
                     c + first * row_stride(p, _C),
                     z + first * row_stride(p, _Z) + k * BYTES,
@@ -226,9 +232,9 @@ def _forward_task(p, task, slot, like):
                 )
                 skip_k = load(skip + k * BYTES, width, like)
                 if usual:
-                    _walk_rows(walk, at, skip_k, _advance_usual, like)
+                    _walk_rows(walk, at, following, skip_k, _advance_usual, like)
                 else:
-                    _walk_rows(walk, at, skip_k, _advance, like)
+                    _walk_rows(walk, at, following, skip_k, _advance, like)
 
 
 @njit(error_model="numpy")
