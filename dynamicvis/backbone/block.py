@@ -72,7 +72,7 @@ class SelectiveBlock(nn.Module):
             sequence = torch.cat([tokens.unflatten(1, grid).mean(dim=2), selected], dim=1)
         if torch.is_autocast_enabled(sequence.device.type):
             sequence = sequence.float()  # torch leaves this norm in the type of its input
-        mixed = selected + self.mixer(self.norm(sequence))[:, -selected.shape[1] :]
+        mixed = selected + self.mixer(self.norm(sequence), leading=sequence.shape[1] - selected.shape[1])
         if indices is None or weights is None:
             return mixed, None
         return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices
@@ -115,7 +115,7 @@ class SelectiveBlock(nn.Module):
         if self.global_tokens:
             rms_norm(means, self.norm.weight, self.norm.eps, means)
         rms_norm(tokens, self.norm.weight, self.norm.eps, selected, indices)
-        mixed = self.mixer(sequence, workspace)[:, rows:]
+        mixed = self.mixer(sequence, workspace, leading=rows)
         if logits is None or indices is None:
             return tokens.add_(mixed), None
         scatter_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, add_own=True)

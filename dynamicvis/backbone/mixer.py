@@ -41,8 +41,11 @@ class BidirectionalMamba(nn.Module):
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, tokens: torch.Tensor, workspace: Workspace | None = None) -> torch.Tensor:
-        """(batch, length, dim) -> (batch, length, dim), in a buffer of the workspace if there is one."""
+    def forward(self, tokens: torch.Tensor, workspace: Workspace | None = None, leading: int = 0) -> torch.Tensor:
+        """(batch, length, dim) -> (batch, length - leading, dim), in a buffer of the workspace if there is one.
+
+        The first ``leading`` tokens are mixed with the others, and what becomes of them is left out.
+        """
         conv_weight, conv_bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         assert conv_bias is not None
         A = -self.A_log.exp()
@@ -54,10 +57,10 @@ class BidirectionalMamba(nn.Module):
                 x, z, conv_weight, conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, A, self.D,
                 out=workspace.empty("y", x.shape, x),
             )  # fmt: skip
-            return workspace.linear("mixed", y, self.out_proj.weight)
+            return workspace.linear("mixed", y[:, leading:], self.out_proj.weight)
         x, z = self.in_proj(tokens).chunk(2, dim=-1)
         u = causal_conv_silu(x, conv_weight, conv_bias)
         delta, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
         y = selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias)
-        return self.out_proj(y)
+        return self.out_proj(y)[:, leading:]

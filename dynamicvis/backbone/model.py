@@ -19,7 +19,6 @@ from dynamicvis.backbone.workspace import Workspace
 _KERNELS = (7, 3, 3, 3)
 _STRIDES = (4, 2, 2, 2)
 _TOTAL_STRIDE = 32
-_EMBEDDING_ROWS = 32  # rows of the position embedding resampled at once in inference
 
 
 @dataclass(frozen=True)
@@ -246,29 +245,20 @@ class DynamicVis(nn.Module):
             return tokens + resize_position_embedding(self.pos_embed, self.grid, grid)
         if grid == self.grid:
             return tokens.add_(self.pos_embed)
-        vertical, horizontal = _resampling_matrices(self.pos_embed, self.grid, grid)
+        from dynamicvis_kernels.resampling import add_resampled_  # loads numba
+
         maps = self.pos_embed.unflatten(1, self.grid)
-        for begin in range(0, grid[0], _EMBEDDING_ROWS):
-            rows = slice(begin, begin + _EMBEDDING_ROWS)
-            used = vertical[rows].any(dim=0).nonzero()
-            sources = slice(int(used[0]), int(used[-1]) + 1)
-            embedding = _resample(maps[:, sources], vertical[rows, sources], horizontal)
-            tokens.unflatten(1, grid)[:, rows].add_(embedding)
-        return tokens
+        return add_resampled_(tokens, maps, *_resampling_matrices(self.pos_embed, self.grid, grid))
 
 
 def resize_position_embedding(embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
     """Bicubic resampling of (1, height * width, dim) from one grid to another."""
     if old == new:
         return embedding
-    return _resample(embedding.unflatten(1, old), *_resampling_matrices(embedding, old, new)).flatten(1, 2)
-
-
-def _resample(maps: torch.Tensor, vertical: torch.Tensor, horizontal: torch.Tensor) -> torch.Tensor:
-    """(1, height, width, dim) to the heights of the matrices (new, old)."""
+    vertical, horizontal = _resampling_matrices(embedding, old, new)
     # Resampling is linear and separable; as two matrix products it takes a quarter of F.interpolate's time.
-    wide = torch.matmul(horizontal, maps[0].to(horizontal.dtype))
-    return torch.tensordot(vertical, wide, dims=1).unsqueeze(0).to(maps.dtype)
+    wide = torch.matmul(horizontal, embedding.unflatten(1, old)[0].to(horizontal.dtype))
+    return torch.tensordot(vertical, wide, dims=1).flatten(0, 1).unsqueeze(0).to(embedding.dtype)
 
 
 def _resampling_matrices(
@@ -282,7 +272,8 @@ def _resampling_matrices(
         size = (new[axis], old[axis])
         return F.interpolate(unit[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
 
-    return along(0), along(1)
+    vertical = along(0)
+    return vertical, vertical if old[0] == old[1] and new[0] == new[1] else along(1)
 
 
 def _check_ratio(ratio: float | None) -> None:

@@ -38,7 +38,11 @@ class Workspace:
         return buffer[:count].view(shape)
 
     def linear(self, name: str, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """``F.linear`` without bias into the buffer ``name``."""
+        """``F.linear`` without bias of (batch, length, channels) into the buffer ``name``; tokens may be a slice."""
         out = self.empty(name, (*tokens.shape[:-1], len(weight)), tokens)
-        torch.mm(tokens.flatten(0, -2), weight.t(), out=out.flatten(0, -2))
+        if tokens.is_contiguous():
+            torch.mm(tokens.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
+        else:
+            for source, target in zip(tokens, out, strict=True):
+                torch.mm(source, weight.t(), out=target)
         return out
