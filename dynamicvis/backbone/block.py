@@ -72,7 +72,7 @@ class SelectiveBlock(nn.Module):
             sequence = torch.cat([tokens.unflatten(1, grid).mean(dim=2), selected], dim=1)
         if torch.is_autocast_enabled(sequence.device.type):
             sequence = sequence.float()  # torch leaves this norm in the type of its input
-        mixed = selected + self.mixer(self.norm(sequence), leading=sequence.shape[1] - selected.shape[1])
+        mixed = selected + self.mixer(self.norm(sequence))[:, -selected.shape[1] :]
         if indices is None or weights is None:
             return mixed, None
         return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices

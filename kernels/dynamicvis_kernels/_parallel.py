@@ -126,8 +126,10 @@ def thread_count(tasks: int) -> int:
     return 1 if _forked else max(1, min(torch.get_num_threads(), tasks))
 
 
-def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
-    """Run a kernel on all threads until ``tasks`` tasks are done; blocks, and releases the interpreter lock.
+class Launch:
+    """A kernel and its parameters, to be run more than once, with some of them changed in between.
+
+    The tensors that the parameters point to must live as long.
 
     Args:
         make: makes the kernel.
@@ -135,21 +137,36 @@ def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[i
         tasks: their number.
         parameters: the kernel's own, from index `HEADER` on.
     """
-    kernel = _compile_kernel(make, dtype)
-    block = array("q", [0, 0, tasks, *parameters])
-    address, _ = block.buffer_info()
-    threads = thread_count(tasks)
-    if threads == 1:
-        kernel.ctypes(address)
-        return
-    parallel = _gomp_parallel()
-    if parallel is not None:
-        parallel(kernel.address, address, threads, 0)
-        return
-    done = [_thread_pool().submit(kernel.ctypes, address) for _ in range(threads - 1)]
-    kernel.ctypes(address)
-    for future in done:
-        future.result()
+
+    def __init__(self, make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
+        self._kernel = _compile_kernel(make, dtype)
+        self._block = array("q", [0, 0, tasks, *parameters])
+
+    def change(self, index: int, *values: int) -> None:
+        """Replace neighbouring parameters, from ``index`` on."""
+        self._block[index : index + len(values)] = array("q", values)
+
+    def __call__(self, tasks: int | None = None) -> None:
+        """Run on all threads until all tasks are done, ``tasks`` of them from now on; releases the interpreter lock."""
+        self.change(0, 0, 0, self._block[_TASKS] if tasks is None else tasks)
+        address, _ = self._block.buffer_info()
+        threads = thread_count(self._block[_TASKS])
+        if threads == 1:
+            self._kernel.ctypes(address)
+            return
+        parallel = _gomp_parallel()
+        if parallel is not None:
+            parallel(self._kernel.address, address, threads, 0)
+            return
+        done = [_thread_pool().submit(self._kernel.ctypes, address) for _ in range(threads - 1)]
+        self._kernel.ctypes(address)
+        for future in done:
+            future.result()
+
+
+def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
+    """Run a kernel once, see `Launch`."""
+    Launch(make, dtype, tasks, parameters)()
 
 
 @functools.cache

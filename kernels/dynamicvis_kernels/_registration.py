@@ -6,6 +6,7 @@ compiler: more than a second of start-up, and nothing that an operator without m
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -44,19 +45,20 @@ def register_operator(
     torch.library.define(forward_name, f"({schema}) -> Tensor")
     torch.library.define(backward_name, f"(Tensor grad, {schema}) -> Tensor[]")
 
-    def implementation(device: torch.device, function: str) -> tuple[Callable[..., Any], bool]:
-        on_cpu = choose_backend(device) == "cpu"
-        module = importlib.import_module(f"{package}.{'cpu' if on_cpu else 'triton'}")
-        return getattr(module, prefix + function), on_cpu
+    @functools.cache
+    def implementation(on_cpu: bool, function: str) -> Callable[..., Any]:
+        return getattr(importlib.import_module(f"{package}.{'cpu' if on_cpu else 'triton'}"), prefix + function)
 
     @torch.library.impl(forward_name, ("cpu", "cuda"))
     def forward(*inputs: Any) -> torch.Tensor:
-        function, on_cpu = implementation(inputs[0].device, "forward")
+        on_cpu = choose_backend(inputs[0].device) == "cpu"
+        function = implementation(on_cpu, "forward")
         return run_in_float32(function, *inputs) if on_cpu else function(*inputs)
 
     @torch.library.impl(backward_name, ("cpu", "cuda"))
     def backward(grad: torch.Tensor, *inputs: Any) -> list[torch.Tensor]:
-        function, on_cpu = implementation(grad.device, "backward")
+        on_cpu = choose_backend(grad.device) == "cpu"
+        function = implementation(on_cpu, "backward")
         if not on_cpu:
             return function(grad, *inputs)
         gradients = function(*widen((grad, *inputs)))

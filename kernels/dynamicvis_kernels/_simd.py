@@ -69,6 +69,9 @@ LOG2_E = 1.4426950408889634
 _features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 # Chains of vectors that a kernel writes side by side: what the registers hold, of which AVX-512 has twice as many.
 WAYS = 4 if "+avx512f" in _features else 2
+# Of a product of matrices, whose sums must stay in registers.
+ROWS_AT_ONCE, PANELS_AT_ONCE = (8, 2) if "+avx512f" in _features else (6, 1)
+_PANEL_AHEAD = 32  # rows of a panel between the one that is multiplied and the one that is fetched
 # Whether one instruction takes the fraction of a float, and one scales by a power of two.
 _SPLITS = "+avx512dq" in _features
 
@@ -242,16 +245,20 @@ def load_scalar(typing_context, address, like):
     return like(address, like), generate
 
 
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, level: int) -> None:
+    """Fetch a cache line to read it, into the cache of the level."""
+    integer, pointer = ir.IntType(32), builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [pointer, integer(0), integer(4 - level), integer(1)])
+
+
 @intrinsic
 def prefetch(typing_context, address):
     """Ask for the cache line at ``address``, which need not be mapped, in the second-level cache."""
 
     def generate(context, builder, sig, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        integer = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, integer(0), integer(2), integer(1)])
+        _prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), level=2)
         return context.get_dummy_value()
 
     return types.void(address), generate
@@ -384,6 +391,50 @@ def advance_states(typing_context, d, dx, rates, state, b, c, y):
         return y
 
     return d(d, dx, rates, state, b, c, y), generate
+
+
+@intrinsic(prefer_literal=True)
+def multiply_rows(typing_context, rows, stride, last, panels, count, out, out_stride, side_by_side, like):
+    """Products of `ROWS_AT_ONCE` rows of ``count`` floats with one panel or two, into rows of vectors.
+
+    A panel is (count, lanes) in memory, and another follows it; ``side_by_side``, a literal, is how many are taken.
+    Rows beyond row ``last`` are row ``last`` again. All else are addresses and strides in bytes.
+    """
+    vector = _vector_of(like)
+
+    def generate(context, builder, sig, args):
+        rows, stride, last, panels, count, out, out_stride, *_ = args
+        type_, integer = _ir_type(vector), ir.IntType(64)
+        ways = range(sig.args[7].literal_value)
+
+        def pointers(address: ir.Value, stride: ir.Value, kind: ir.Type) -> list[ir.Value]:
+            numbers = [integer(row) for row in range(ROWS_AT_ONCE)]
+            numbers = [builder.select(builder.icmp_signed("<", row, last), row, last) for row in numbers]
+            addresses = [builder.add(address, builder.mul(row, stride)) for row in numbers]
+            return [builder.inttoptr(address, kind.as_pointer()) for address in addresses]
+
+        inputs, outputs = pointers(rows, stride, type_.element), pointers(out, out_stride, type_)
+        panel = builder.inttoptr(panels, type_.as_pointer())
+        starts = [builder.gep(panel, [builder.mul(count, integer(way))]) for way in ways]
+        sums = [[cgutils.alloca_once_value(builder, _constant(type_, 0.0)) for _ in ways] for _ in inputs]
+        with cgutils.for_range(builder, count) as loop:
+            ahead = builder.add(loop.index, integer(_PANEL_AHEAD))
+            for start in starts:
+                _prefetch(builder, builder.gep(start, [ahead]), level=1)
+            weights = [builder.load(builder.gep(start, [loop.index])) for start in starts]
+            for weight in weights:
+                weight.align = vector.scalar.bitwidth // 8
+            for pointer, row_sums in zip(inputs, sums, strict=True):
+                value = _splat(builder, builder.load(builder.gep(pointer, [loop.index])), type_)
+                for weight, place in zip(weights, row_sums, strict=True):
+                    builder.store(_multiply_add(builder, value, weight, builder.load(place)), place)
+        for pointer, row_sums in zip(outputs, sums, strict=True):
+            for way, place in zip(ways, row_sums, strict=True):
+                stored = builder.store(builder.load(place), builder.gep(pointer, [integer(way)]))
+                stored.align = vector.scalar.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(rows, stride, last, panels, count, out, out_stride, side_by_side, like), generate
 
 
 @intrinsic

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels.causal_conv.cpu import blocked_taps, convolve_rows
-from dynamicvis_kernels.selective_scan.cpu import blocked_columns, new_carry, scan_rows
+from dynamicvis_kernels.causal_conv.cpu import RowConvolution, blocked_taps
+from dynamicvis_kernels.selective_scan.cpu import RowScan, blocked_columns
 
 _CHUNK_ELEMENTS = 1 << 20  # of the inputs of one chunk, at most
 
@@ -45,24 +45,18 @@ def stream_both_ways(
     rank, states = dt_proj.shape[1], A.shape[1]
     taps, offsets = blocked_taps(conv_weight, conv_bias)
     A, D, dt_bias = A.contiguous(), D.contiguous(), dt_bias.contiguous()
-    carry = new_carry(x, states)
     chunks = max(1, -(-length * batch * channels // _CHUNK_ELEMENTS))
     chunk = max(64, -(-length // chunks))
-    projection = blocked_columns(dt_proj)
-    u_memory = x.new_empty(batch * chunk * channels)
-    small_memory = x.new_empty(batch * chunk * len(x_proj))
+    projection = blocked_columns(x_proj)
+    u = x.new_empty(batch, chunk, channels)
+    projected = x.new_empty(batch, chunk, projection.shape[0] * projection.shape[2])
+    low_rank, B, C = projected[..., : len(x_proj)].split([rank, states, states], dim=-1)
+    convolve = RowConvolution(x, taps, offsets, u, projection, projected)
+    scan = RowScan(u, low_rank, A, B, C, D, z, dt_bias, out, blocked_columns(dt_proj))
     starts = range(0, length, chunk)
     for direction in range(2):
         for begin in reversed(starts) if direction else starts:
-            end = min(begin + chunk, length)
-            count = batch * (end - begin)
-            u = u_memory[: count * channels].view(batch, -1, channels)
-            small = small_memory[: count * len(x_proj)].view(batch, -1, len(x_proj))
-            convolve_rows(x, taps, offsets, u, (begin, end), (direction, direction + 1))
-            torch.mm(u.view(count, -1), x_proj.t(), out=small.view(count, -1))
-            low_rank, B, C = small.split([rank, states, states], dim=-1)
-            scan_rows(
-                u, low_rank, A, B, C, D, z[:, begin:end], dt_bias, out[:, begin:end], carry,
-                (direction, direction + 1), proceed=begin != (starts[-1] if direction else 0), projection=projection,
-            )  # fmt: skip
+            rows, directions = (begin, min(begin + chunk, length)), (direction, direction + 1)
+            convolve(rows, directions)
+            scan(rows, directions, proceed=begin != (starts[-1] if direction else 0))
     return out

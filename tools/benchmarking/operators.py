@@ -122,8 +122,8 @@ def _kernel_alone(inputs: Sequence[torch.Tensor]) -> Callable[[], object]:
     cpu = importlib.import_module("dynamicvis_kernels.selective_scan.cpu")  # loads numba
     u, delta, A, B, C, D, z, bias = inputs
     out = torch.empty(z[:, :1].shape).expand_as(z) if z.stride(1) == 0 else torch.empty_like(z)
-    carry = cpu.new_carry(z, STATES)
-    return partial(cpu.scan_rows, u, delta, A, B, C, D, z, bias, out, carry, (0, 2), proceed=False)
+    scan = cpu.RowScan(u, delta, A, B, C, D, z, bias, out)
+    return partial(scan, (0, z.shape[1]), (0, 2), proceed=False)
 
 
 def _first_row_only(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    Launch,
     Variant,
     describe_sequence,
     load_parameter,
@@ -21,13 +22,23 @@ from dynamicvis_kernels._parallel import (
     thread_count,
     work,
 )
-from dynamicvis_kernels._simd import BYTES, lane_count, load, sigmoid, splat, store
+from dynamicvis_kernels._simd import (
+    BYTES,
+    PANELS_AT_ONCE,
+    ROWS_AT_ONCE,
+    lane_count,
+    load,
+    multiply_rows,
+    sigmoid,
+    splat,
+    store,
+)
 
 _ROWS = 32  # rows of one forward task: with its neighbours it fits the second-level cache at 1536 channels
 
 _LENGTH, _CHANNELS, _WIDTH, _WEIGHT, _BIAS = range(HEADER, HEADER + 5)
 _X, _OUT, _GRAD_X = range(HEADER + 5, HEADER + 5 + 3 * SEQUENCE, SEQUENCE)
-_BEGIN, _END, _FIRST, _LAST = range(_GRAD_X, _GRAD_X + 4)
+_BEGIN, _END, _FIRST, _LAST, _PANELS, _PROJECTION, _PROJECTED = range(_GRAD_X, _GRAD_X + 7)
 _GRAD_WEIGHT, _GRAD_BIAS, _SCRATCH, _SCRATCH_SLOT = range(_GRAD_X + SEQUENCE, _GRAD_X + SEQUENCE + 4)
 
 
@@ -63,6 +74,21 @@ def _convolve_four(x, stride, weight, bias, width, active, like):
         v3 = v3 + tap * load(x + 3 * stride, active, like)
         x += stride
     return v0, v1, v2, v3
+
+
+@njit(error_model="numpy")
+def _project(p, rows, count, out, like):
+    """Products of finished rows with all panels of the projection."""
+    channels, panels = load_parameter(p, _CHANNELS), load_parameter(p, _PANELS)
+    stride, out_stride = row_stride(p, _OUT), row_stride(p, _PROJECTED)
+    for first in range(0, panels, PANELS_AT_ONCE):
+        panel = load_parameter(p, _PROJECTION) + first * channels * BYTES
+        for i in range(0, count, ROWS_AT_ONCE):
+            source, target = rows + i * stride, out + i * out_stride + first * BYTES
+            if first + PANELS_AT_ONCE <= panels:
+                multiply_rows(source, stride, count - 1 - i, panel, channels, target, out_stride, PANELS_AT_ONCE, like)
+            else:
+                multiply_rows(source, stride, count - 1 - i, panel, channels, target, out_stride, 1, like)
 
 
 @njit(error_model="numpy")
@@ -106,6 +132,10 @@ def _forward_task(p, task, slot, like):
                     value = _convolve(p, x + lane, t, direction, block, active, like)
                     store(out + t * out_stride + lane, active, value * sigmoid(value))
                 t += 1
+        if load_parameter(p, _PANELS):
+            projected = sequence_start(p, _PROJECTED, direction, batch)
+            projected += (begin - run_begin) * row_stride(p, _PROJECTED)
+            _project(p, out + begin * out_stride, end - begin, projected, like)
 
 
 @njit(error_model="numpy")
@@ -173,33 +203,47 @@ def blocked_taps(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor
     return weight.reshape(-1, lanes, weight.shape[1]).transpose(1, 2).contiguous(), bias.reshape(-1, lanes)
 
 
-def convolve_rows(
-    x: torch.Tensor,
-    taps: torch.Tensor,
-    offsets: torch.Tensor,
-    out: torch.Tensor,
-    rows: tuple[int, int],
-    directions: tuple[int, int],
-) -> None:
-    """Convolution and SiLU of a run of rows.
+class RowConvolution:
+    """Convolution and SiLU of runs of rows, and the rows' projection, which finds them in a cache.
 
     Args:
-        x: (batch, length, channels), the whole sequence.
+        x: (batch, length, channels), the whole sequence, rows dense.
         taps, offsets: from `blocked_taps`.
-        out: ([2,] batch, run, channels); without directions, all directions write the same memory.
-        rows: first row of the run, and one beyond its last.
-        directions: first direction, and one beyond the last.
+        out: ([2,] batch, rows, channels), where a run begins at the first row; without directions, all directions
+            write the same memory.
+        projection: (blocks, channels, lanes), `blocked_columns` of a matrix.
+        projected: ([2,] batch, rows, blocks * lanes), the products of the run's rows with that matrix.
     """
-    batch, length, channels = x.shape
-    parameters = [length, channels, taps.shape[1], taps.data_ptr(), offsets.data_ptr()]
-    parameters += [*describe_sequence(x), *describe_sequence(out), *rows, *directions]
-    run(_forward_kernel, x.dtype, batch * -(-(rows[1] - rows[0]) // _ROWS), parameters)
+
+    def __init__(
+        self,
+        x: torch.Tensor,
+        taps: torch.Tensor,
+        offsets: torch.Tensor,
+        out: torch.Tensor,
+        projection: torch.Tensor | None = None,
+        projected: torch.Tensor | None = None,
+    ) -> None:
+        self._batch, length, channels = x.shape
+        self._tensors = (x, taps, offsets, out, projection, projected)
+        parameters = [length, channels, taps.shape[1], taps.data_ptr(), offsets.data_ptr()]
+        parameters += [*describe_sequence(x), *describe_sequence(out), *[0] * 4]
+        if projection is None or projected is None:
+            parameters += [0]
+        else:
+            parameters += [len(projection), projection.data_ptr(), *describe_sequence(projected)]
+        self._launch = Launch(_forward_kernel, x.dtype, 0, parameters)
+
+    def __call__(self, rows: tuple[int, int], directions: tuple[int, int]) -> None:
+        """Compute from the first of ``rows`` to one before the second, and likewise the directions."""
+        self._launch.change(_BEGIN, *rows, *directions)
+        self._launch(self._batch * -(-(rows[1] - rows[0]) // _ROWS))
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """See `dynamicvis_kernels.causal_conv_silu`."""
     out = torch.empty(2, *x.shape, dtype=x.dtype)
-    convolve_rows(row_contiguous(x), *blocked_taps(weight, bias), out, (0, x.shape[1]), (0, 2))
+    RowConvolution(row_contiguous(x), *blocked_taps(weight, bias), out)((0, x.shape[1]), (0, 2))
     return out
 
 

@@ -19,6 +19,7 @@ from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
+    Launch,
     Variant,
     describe_sequence,
     load_parameter,
@@ -369,53 +370,62 @@ def blocked_columns(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.reshape(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
 
 
-def new_carry(z: torch.Tensor, states: int) -> torch.Tensor:
-    """Memory in which `scan_rows` hands states and rates from one run of rows of ``z`` to the next."""
-    lanes = BYTES // z.element_size()
-    return torch.empty(len(z), -(-z.shape[2] // lanes), 2 * states + 1, lanes, dtype=z.dtype)
-
-
-def scan_rows(
-    u: torch.Tensor,
-    delta: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    z: torch.Tensor,
-    delta_bias: torch.Tensor,
-    out: torch.Tensor,
-    carry: torch.Tensor,
-    directions: tuple[int, int],
-    proceed: bool,
-    projection: torch.Tensor | None = None,
-) -> None:
-    """Scan a run of rows: forwards into ``out``, then backwards, which adds what is in ``out``, halves and gates.
+class RowScan:
+    """Scan of runs of rows: forwards into ``out``, then backwards, which adds what is in ``out``, halves and gates.
 
     Args:
-        u, delta, B, C: ([2,] batch, rows, columns); without directions, all directions see the same memory.
+        u, delta, B, C: ([2,] batch, rows, columns), where a run begins at the first row; without directions, all
+            directions see the same memory.
         A: (channels, states), contiguous.
-        D, delta_bias: (channels,).
-        z, out: (batch, rows, channels).
-        carry: from `new_carry`; holds the states after the run.
-        directions: first direction, and one beyond the last.
-        proceed: start from the states in ``carry`` instead of zero.
+        D, delta_bias: (channels,), contiguous.
+        z, out: (batch, length, channels), the whole sequence.
         projection: (blocks, rank, lanes), turns the ``rank`` columns of ``delta`` into its channels.
     """
-    batch, rows, channels = z.shape
-    states, blocks, lanes = A.shape[1], carry.shape[1], carry.shape[3]
-    # As many equal groups as the threads can share.
-    threads = thread_count(batch * blocks)
-    groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
-    group = -(-blocks // groups)
-    tasks = batch * -(-blocks // group)
-    scratch = torch.empty(thread_count(tasks), (1 + 2 * group * _ROWS) * lanes, dtype=z.dtype)
-    parameters = [rows, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
-    parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
-    parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
-    parameters += [group, *directions, carry.data_ptr(), proceed]
-    parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
-    run(_forward_kernel, z.dtype, tasks, parameters)
+
+    def __init__(
+        self,
+        u: torch.Tensor,
+        delta: torch.Tensor,
+        A: torch.Tensor,
+        B: torch.Tensor,
+        C: torch.Tensor,
+        D: torch.Tensor,
+        z: torch.Tensor,
+        delta_bias: torch.Tensor,
+        out: torch.Tensor,
+        projection: torch.Tensor | None = None,
+    ) -> None:
+        batch, _, channels = z.shape
+        states, lanes = A.shape[1], BYTES // z.element_size()
+        blocks = -(-channels // lanes)
+        # As many equal groups as the threads can share.
+        threads = thread_count(batch * blocks)
+        groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
+        group = -(-blocks // groups)
+        tasks = batch * -(-blocks // group)
+        scratch = torch.empty(thread_count(tasks), (1 + 2 * group * _ROWS) * lanes, dtype=z.dtype)
+        # Hands states and rates from one run to the next.
+        carry = torch.empty(batch, blocks, 2 * states + 1, lanes, dtype=z.dtype)
+        self._tensors = (u, delta, A, B, C, D, z, delta_bias, out, projection, scratch, carry)
+        parameters = [0, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
+        parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
+        parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
+        parameters += [group, 0, 0, carry.data_ptr(), 0]
+        parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
+        self._launch = Launch(_forward_kernel, z.dtype, tasks, parameters)
+        self._whole = [(index, *describe_sequence(tensor)) for index, tensor in ((_Z, z), (_OUT, out))]
+
+    def __call__(self, rows: tuple[int, int], directions: tuple[int, int], proceed: bool) -> None:
+        """Scan from the first of ``rows`` to one before the second, and likewise the directions.
+
+        With ``proceed`` the states go on from the last run instead of from zero.
+        """
+        self._launch.change(_LENGTH, rows[1] - rows[0])
+        for index, address, _, _, stride in self._whole:
+            self._launch.change(index, address + rows[0] * stride)
+        self._launch.change(_FIRST, *directions)
+        self._launch.change(_CONTINUE, proceed)
+        self._launch()
 
 
 def forward(
@@ -432,7 +442,7 @@ def forward(
     out = torch.empty(z.shape, dtype=z.dtype)
     u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
-    scan_rows(u, delta, A, B, C, D, z, delta_bias, out, new_carry(z, A.shape[1]), (0, 2), proceed=False)
+    RowScan(u, delta, A, B, C, D, z, delta_bias, out)((0, z.shape[1]), (0, 2), proceed=False)
     return out
 
 
