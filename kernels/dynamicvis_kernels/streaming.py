@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels.causal_conv.cpu import RowConvolution, blocked_taps
-from dynamicvis_kernels.selective_scan.cpu import RowScan, blocked_columns
+from dynamicvis_kernels._packing import pack_rows
+from dynamicvis_kernels.causal_conv.cpu import RowConvolution
+from dynamicvis_kernels.selective_scan.cpu import RowScan
 
 _CHUNK_ELEMENTS = 1 << 20  # of the inputs of one chunk, at most
 
@@ -43,16 +44,15 @@ def stream_both_ways(
     """
     batch, length, channels = x.shape
     rank, states = dt_proj.shape[1], A.shape[1]
-    taps, offsets = blocked_taps(conv_weight, conv_bias)
-    A, D, dt_bias = A.contiguous(), D.contiguous(), dt_bias.contiguous()
+    taps, projection, step_projection = pack_rows(conv_weight, x_proj, dt_proj)
+    A, D, dt_bias, conv_bias = (tensor.contiguous() for tensor in (A, D, dt_bias, conv_bias))
     chunks = max(1, -(-length * batch * channels // _CHUNK_ELEMENTS))
     chunk = max(64, -(-length // chunks))
-    projection = blocked_columns(x_proj)
     u = x.new_empty(batch, chunk, channels)
     projected = x.new_empty(batch, chunk, projection.shape[0] * projection.shape[2])
     low_rank, B, C = projected[..., : len(x_proj)].split([rank, states, states], dim=-1)
-    convolve = RowConvolution(x, taps, offsets, u, projection, projected)
-    scan = RowScan(u, low_rank, A, B, C, D, z, dt_bias, out, blocked_columns(dt_proj))
+    convolve = RowConvolution(x, taps, conv_bias, u, projection, projected)
+    scan = RowScan(u, low_rank, A, B, C, D, z, dt_bias, out, step_projection)
     starts = range(0, length, chunk)
     for direction in range(2):
         for begin in reversed(starts) if direction else starts:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 from numba import njit
-from torch.nn import functional as F
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._packing import pack_rows
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -53,7 +53,7 @@ def _convolve(p, x, t, direction, block, active, like):
     """Convolution before SiLU of one block of channels at position t, from the past (0) or the future (1)."""
     length, width = load_parameter(p, _LENGTH), load_parameter(p, _WIDTH)
     weight = load_parameter(p, _WEIGHT) + block * width * BYTES
-    value = load(load_parameter(p, _BIAS) + block * BYTES, lane_count(like), like)
+    value = load(load_parameter(p, _BIAS) + block * BYTES, active, like)
     step = -row_stride(p, _X) if direction else row_stride(p, _X)
     farthest = x + t * row_stride(p, _X) - (width - 1) * step
     for k in range(_first_tap(t, direction, length, width), width):
@@ -111,7 +111,7 @@ def _forward_task(p, task, slot, like):
                 for block in range(blocks):
                     lane, active = block * BYTES, min(lanes, channels - block * lanes)
                     weight = load_parameter(p, _WEIGHT) + block * width * BYTES
-                    bias = load(load_parameter(p, _BIAS) + block * BYTES, lanes, like)
+                    bias = load(load_parameter(p, _BIAS) + block * BYTES, active, like)
                     if direction:
                         v3, v2, v1, v0 = _convolve_four(
                             x + (t + width + 2) * x_stride + lane, -x_stride, weight, bias, width, active, like
@@ -194,24 +194,16 @@ def _backward_kernel(variant: Variant) -> Callable[[int], None]:
     return kernel
 
 
-def blocked_taps(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight as (blocks, width, lanes) and bias as (blocks, lanes), missing channels zero."""
-    lanes = BYTES // bias.element_size()
-    missing = -len(bias) % lanes
-    if missing:
-        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
-    return weight.reshape(-1, lanes, weight.shape[1]).transpose(1, 2).contiguous(), bias.reshape(-1, lanes)
-
-
 class RowConvolution:
     """Convolution and SiLU of runs of rows, and the rows' projection, which finds them in a cache.
 
     Args:
         x: (batch, length, channels), the whole sequence, rows dense.
-        taps, offsets: from `blocked_taps`.
+        taps: (blocks, width, lanes), `pack_rows` of the weights.
+        bias: (channels,), contiguous.
         out: ([2,] batch, rows, channels), where a run begins at the first row; without directions, all directions
             write the same memory.
-        projection: (blocks, channels, lanes), `blocked_columns` of a matrix.
+        projection: (blocks, channels, lanes), `pack_rows` of a matrix.
         projected: ([2,] batch, rows, blocks * lanes), the products of the run's rows with that matrix.
     """
 
@@ -219,14 +211,14 @@ class RowConvolution:
         self,
         x: torch.Tensor,
         taps: torch.Tensor,
-        offsets: torch.Tensor,
+        bias: torch.Tensor,
         out: torch.Tensor,
         projection: torch.Tensor | None = None,
         projected: torch.Tensor | None = None,
     ) -> None:
         self._batch, length, channels = x.shape
-        self._tensors = (x, taps, offsets, out, projection, projected)
-        parameters = [length, channels, taps.shape[1], taps.data_ptr(), offsets.data_ptr()]
+        self._tensors = (x, taps, bias, out, projection, projected)
+        parameters = [length, channels, taps.shape[1], taps.data_ptr(), bias.data_ptr()]
         parameters += [*describe_sequence(x), *describe_sequence(out), *[0] * 4]
         if projection is None or projected is None:
             parameters += [0]
@@ -243,7 +235,8 @@ class RowConvolution:
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """See `dynamicvis_kernels.causal_conv_silu`."""
     out = torch.empty(2, *x.shape, dtype=x.dtype)
-    RowConvolution(row_contiguous(x), *blocked_taps(weight, bias), out)((0, x.shape[1]), (0, 2))
+    (taps,) = pack_rows(weight)
+    RowConvolution(row_contiguous(x), taps, bias.contiguous(), out)((0, x.shape[1]), (0, 2))
     return out
 
 
@@ -253,13 +246,13 @@ def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: to
     width = weight.shape[1]
     lanes = BYTES // x.element_size()
     x, grad = row_contiguous(x), row_contiguous(grad)
-    taps, offsets = blocked_taps(weight, bias)
+    (taps,), bias = pack_rows(weight), bias.contiguous()
     tasks = batch * len(taps)
     grad_x = torch.empty(x.shape, dtype=x.dtype)
     grad_weight = torch.empty(batch, *taps.shape, dtype=x.dtype)
     grad_bias = torch.empty(batch, len(taps) * lanes, dtype=x.dtype)
     scratch = torch.empty(thread_count(tasks), 2 * length * lanes, dtype=x.dtype)
-    parameters = [length, channels, width, taps.data_ptr(), offsets.data_ptr()]
+    parameters = [length, channels, width, taps.data_ptr(), bias.data_ptr()]
     parameters += [value for tensor in (x, grad, grad_x) for value in describe_sequence(tensor)]
     parameters += [tensor.data_ptr() for tensor in (grad_weight, grad_bias, scratch)]
     run(_backward_kernel, x.dtype, tasks, [*parameters, 2 * length * BYTES])

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numba import njit
-from torch.nn import functional as F
 
 from dynamicvis_kernels._backend import row_contiguous
 from dynamicvis_kernels._parallel import (
@@ -362,14 +361,6 @@ def _backward_kernel(variant: Variant) -> Callable[[int], None]:
     return kernel
 
 
-def blocked_columns(matrix: torch.Tensor) -> torch.Tensor:
-    """(blocks, columns, lanes) from (channels, columns), missing channels zero."""
-    lanes = BYTES // matrix.element_size()
-    if len(matrix) % lanes:
-        matrix = F.pad(matrix, (0, 0, 0, -len(matrix) % lanes))
-    return matrix.reshape(-1, lanes, matrix.shape[1]).transpose(1, 2).contiguous()
-
-
 class RowScan:
     """Scan of runs of rows: forwards into ``out``, then backwards, which adds what is in ``out``, halves and gates.
 
@@ -379,7 +370,7 @@ class RowScan:
         A: (channels, states), contiguous.
         D, delta_bias: (channels,), contiguous.
         z, out: (batch, length, channels), the whole sequence.
-        projection: (blocks, rank, lanes), turns the ``rank`` columns of ``delta`` into its channels.
+        projection: (blocks, rank, lanes), `pack_rows` of what makes ``delta``'s channels of its ``rank`` columns.
     """
 
     def __init__(
