@@ -115,7 +115,7 @@ class SelectiveBlock(nn.Module):
         if self.global_tokens:
             rms_norm(means, self.norm.weight, self.norm.eps, means)
         rms_norm(tokens, self.norm.weight, self.norm.eps, selected, indices)
-        mixed = self.mixer(sequence, workspace, leading=rows)
+        mixed = self.mixer(sequence, workspace, leading=rows)[:, rows:]
         if logits is None or indices is None:
             return tokens.add_(mixed), None
         scatter_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, add_own=True)

@@ -42,9 +42,9 @@ class BidirectionalMamba(nn.Module):
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, tokens: torch.Tensor, workspace: Workspace | None = None, leading: int = 0) -> torch.Tensor:
-        """(batch, length, dim) -> (batch, length - leading, dim), in a buffer of the workspace if there is one.
+        """(batch, length, dim) -> (batch, length, dim), in a buffer of the workspace if there is one.
 
-        The first ``leading`` tokens are mixed with the others, and what becomes of them is left out.
+        What becomes of the first ``leading`` tokens is nobody's concern: with a workspace it is anything.
         """
         conv_weight, conv_bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         assert conv_bias is not None
@@ -52,15 +52,17 @@ class BidirectionalMamba(nn.Module):
         if workspace is not None:
             from dynamicvis_kernels.streaming import stream_both_ways  # loads numba
 
-            x, z = workspace.linear("x and z", tokens, self.in_proj.weight).chunk(2, dim=-1)
+            x_weight, z_weight = self.in_proj.weight.chunk(2)
+            x = workspace.linear("x", tokens, x_weight)
+            z = workspace.linear("z", tokens, z_weight, leading)
             y = stream_both_ways(
                 x, z, conv_weight, conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, A, self.D,
-                out=workspace.empty("y", x.shape, x),
+                out=workspace.empty("y", x.shape, x), leading=leading,
             )  # fmt: skip
-            return workspace.linear("mixed", y[:, leading:], self.out_proj.weight)
+            return workspace.linear("mixed", y, self.out_proj.weight, leading)
         x, z = self.in_proj(tokens).chunk(2, dim=-1)
         u = causal_conv_silu(x, conv_weight, conv_bias)
         delta, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
         y = selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias)
-        return self.out_proj(y)[:, leading:]
+        return self.out_proj(y)

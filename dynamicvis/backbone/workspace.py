@@ -37,12 +37,15 @@ class Workspace:
             buffer = self._buffers[name] = like.new_empty(count)
         return buffer[:count].view(shape)
 
-    def linear(self, name: str, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """``F.linear`` without bias of (batch, length, channels) into the buffer ``name``; tokens may be a slice."""
+    def linear(self, name: str, tokens: torch.Tensor, weight: torch.Tensor, leading: int = 0) -> torch.Tensor:
+        """``F.linear`` without bias of (batch, length, channels) into the buffer ``name``.
+
+        The first ``leading`` tokens are left out, and what stands in their places is anything.
+        """
         out = self.empty(name, (*tokens.shape[:-1], len(weight)), tokens)
-        if tokens.is_contiguous():
-            torch.mm(tokens.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
-        else:
-            for source, target in zip(tokens, out, strict=True):
+        if leading:
+            for source, target in zip(tokens[:, leading:], out[:, leading:], strict=True):
                 torch.mm(source, weight.t(), out=target)
+        else:
+            torch.mm(tokens.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
         return out

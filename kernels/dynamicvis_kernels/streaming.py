@@ -26,6 +26,7 @@ def stream_both_ways(
     A: torch.Tensor,
     D: torch.Tensor,
     out: torch.Tensor,
+    leading: int = 0,
 ) -> torch.Tensor:
     """Mean of the gated scans from both ends, into ``out``. Not differentiable.
 
@@ -38,6 +39,7 @@ def stream_both_ways(
         A: (channels, states), negative rates.
         D: (channels,) skip connection.
         out: like x.
+        leading: at how many positions, from the first, z is not read and the result is anything.
 
     Returns:
         ``out``.
@@ -53,10 +55,12 @@ def stream_both_ways(
     low_rank, B, C = projected[..., : len(x_proj)].split([rank, states, states], dim=-1)
     convolve = RowConvolution(x, taps, conv_bias, u, projection, projected)
     scan = RowScan(u, low_rank, A, B, C, D, z, dt_bias, out, step_projection)
-    starts = range(0, length, chunk)
     for direction in range(2):
-        for begin in reversed(starts) if direction else starts:
-            rows, directions = (begin, min(begin + chunk, length)), (direction, direction + 1)
-            convolve(rows, directions)
-            scan(rows, directions, proceed=begin != (starts[-1] if direction else 0))
+        # The way back ends where nobody looks any more.
+        first = leading if direction else 0
+        starts = range(length - chunk, first - chunk, -chunk) if direction else range(0, length, chunk)
+        for start in starts:
+            rows = max(start, first), min(start + chunk, length)
+            convolve(rows, (direction, direction + 1))
+            scan(rows, (direction, direction + 1), proceed=start != starts[0])
     return out
