@@ -60,6 +60,18 @@ def load_parameter(typing_context, parameters, index):
 
 
 @intrinsic
+def store_parameter(typing_context, parameters, index, value):
+    """Write an int64 to ``index`` of an array of them."""
+
+    def generate(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        builder.store(args[2], builder.gep(pointer, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def _fetch_increment(typing_context, parameters, index):
     def generate(context, builder, sig, args):
         pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())

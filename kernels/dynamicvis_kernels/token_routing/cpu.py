@@ -17,6 +17,7 @@ from dynamicvis_kernels._parallel import (
     row_stride,
     run,
     sequence_start,
+    store_parameter,
     work,
 )
 from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, splat, store, store_scalar, total
@@ -26,6 +27,7 @@ _ROWS = 64  # rows of one task
 _COUNT, _CHANNELS, _INDICES = range(HEADER, HEADER + 3)
 _FROM, _TO = range(HEADER + 3, HEADER + 3 + 2 * SEQUENCE, SEQUENCE)
 _WEIGHTS, _ALL_SCALED, _ADD_OWN = range(_TO + SEQUENCE, _TO + SEQUENCE + 3)
+_LENGTH, _KEPT, _SELECTED, _PLACES = range(HEADER, HEADER + 4)
 _GRID_HEIGHT, _GRID_WIDTH, _GRID_CHANNELS, _ROUTER, _SCORES = range(HEADER, HEADER + 5)
 _TOKENS, _MEANS = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
 
@@ -91,6 +93,17 @@ def _gather_task(p, task, slot, like):
 
 
 @njit(error_model="numpy")
+def _place_task(p, task, slot, like):
+    """places[indices[k]] = k, and -1 elsewhere, of one batch element."""
+    length, kept = load_parameter(p, _LENGTH), load_parameter(p, _KEPT)
+    places = load_parameter(p, _PLACES) + task * length * 8
+    for n in range(length):
+        store_parameter(places, n, -1)
+    for k in range(kept):
+        store_parameter(places, load_parameter(load_parameter(p, _SELECTED), task * kept + k), k)
+
+
+@njit(error_model="numpy")
 def _scatter_task(p, task, slot, like):
     """to[n] += weight[n] * from[index[n]], and the row's own times its weight where asked or the index is negative."""
     lanes = lane_count(like)
@@ -125,6 +138,13 @@ def _score_kernel(variant: Variant) -> Callable[[int], None]:
 def _gather_kernel(variant: Variant) -> Callable[[int], None]:
     def kernel(p: int) -> None:
         work(p, _gather_task, variant)
+
+    return kernel
+
+
+def _place_kernel(variant: Variant) -> Callable[[int], None]:
+    def kernel(p: int) -> None:
+        work(p, _place_task, variant)
 
     return kernel
 
@@ -180,8 +200,8 @@ def scatter_rows_(
     """
     batch, length, channels = tokens.shape
     mixed, weights = row_contiguous(mixed), weights.contiguous()
-    places = torch.full((batch, length), -1)
-    places.scatter_(1, indices, torch.arange(indices.shape[1]).expand_as(indices))
+    places = torch.empty(batch, length, dtype=torch.int64)
+    run(_place_kernel, tokens.dtype, batch, [length, indices.shape[1], indices.data_ptr(), places.data_ptr()])
     parameters = [length, channels, places.data_ptr(), *describe_sequence(mixed), *describe_sequence(tokens)]
     parameters += [weights.data_ptr(), residual == "softmax", add_own]
     run(_scatter_kernel, tokens.dtype, batch * -(-length // _ROWS), parameters)
