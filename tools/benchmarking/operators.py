@@ -36,10 +36,10 @@ def scan(settings: Settings, lengths: Sequence[int]) -> list[Row]:
 
     Every length is compared with the naive version, and transformers' scan with ours. Ours is timed with its inputs in
     the caches, as the backbone hands them over, and "cold": with its inputs in memory, where the others left them.
-    Four more say where its time goes: its kernel, writing into memory that is there, as inference has it, without the
-    page faults of a new output; the kernel on tensors whose rows all lie in the same memory, which never leaves the
-    first-level cache; sums that read and write the same tensors, and compute nothing else; and the operator on one
-    token, which is the fixed cost of a call.
+    Four more say where its time goes: its kernel, prepared, writing into memory that is there, as inference has it,
+    without the page faults of a new output; the kernel on tensors whose rows all lie in the same memory, which never
+    leaves the first-level cache; sums that read and write the same tensors, and compute nothing else; and the operator
+    on one token, which is the fixed cost of a call.
     """
     models = ["selective_scan", "naive", "transformers", _COLD]
     if settings.device.type == "cpu" and settings.dtype.itemsize >= 4:
