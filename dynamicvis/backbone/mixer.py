@@ -53,8 +53,8 @@ class BidirectionalMamba(nn.Module):
             from dynamicvis_kernels.streaming import stream_both_ways  # loads numba
 
             x_weight, z_weight = self.in_proj.weight.chunk(2)
-            x = workspace.linear("x", tokens, x_weight)
             z = workspace.linear("z", tokens, z_weight, leading)
+            x = workspace.linear("x", tokens, x_weight)
             y = stream_both_ways(
                 x, z, conv_weight, conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, A, self.D,
                 out=workspace.empty("y", x.shape, x), leading=leading,

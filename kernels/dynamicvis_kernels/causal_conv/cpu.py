@@ -29,6 +29,7 @@ from dynamicvis_kernels._simd import (
     lane_count,
     load,
     multiply_rows,
+    prefetch,
     sigmoid,
     splat,
     store,
@@ -120,6 +121,12 @@ def _forward_task(p, task, slot, like):
                         v0, v1, v2, v3 = _convolve_four(
                             x + (t - width + 1) * x_stride + lane, x_stride, weight, bias, width, active, like
                         )
+                    # The next four: the processor's own prefetching ends with a page, and a page holds few rows.
+                    ahead = x + (t + 4) * x_stride + lane
+                    prefetch(ahead)
+                    prefetch(ahead + x_stride)
+                    prefetch(ahead + 2 * x_stride)
+                    prefetch(ahead + 3 * x_stride)
                     out_t = out + t * out_stride + lane
                     store(out_t, active, v0 * sigmoid(v0))
                     store(out_t + out_stride, active, v1 * sigmoid(v1))
