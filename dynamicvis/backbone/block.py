@@ -46,7 +46,12 @@ class SelectiveBlock(nn.Module):
         self.mixer = BidirectionalMamba(dim)
 
     def forward(
-        self, tokens: torch.Tensor, grid: tuple[int, int], noise: float = 0.0, workspace: Workspace | None = None
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int],
+        noise: float = 0.0,
+        workspace: Workspace | None = None,
+        following: SelectiveBlock | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mix one grid of tokens.
 
@@ -55,12 +60,13 @@ class SelectiveBlock(nn.Module):
             grid: (height, width).
             noise: scale of the Gumbel noise on the scores; only used in training mode.
             workspace: memory to work in; with it ``tokens`` are overwritten with the result.
+            following: with a workspace, the block that comes next on the same grid; its scores are computed on the way.
 
         Returns:
             The new tokens, and the indices of the selected ones (batch, kept), or None without a router.
         """
         if workspace is not None:
-            return self._forward_in_place(tokens, grid, noise, workspace)
+            return self._forward_in_place(tokens, grid, noise, workspace, following)
         indices = weights = None
         if self.router is not None:
             logits = self.router(tokens).squeeze(-1)
@@ -92,31 +98,35 @@ class SelectiveBlock(nn.Module):
         return indices.sort(dim=1).values if self.token_order == "raster" else indices
 
     def _forward_in_place(
-        self, tokens: torch.Tensor, grid: tuple[int, int], noise: float, workspace: Workspace
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int],
+        noise: float,
+        workspace: Workspace,
+        following: SelectiveBlock | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # Imported at the point of use: these load numba.
         from dynamicvis_kernels.normalization import rms_norm
-        from dynamicvis_kernels.token_routing.cpu import scatter_rows_, score_rows
+        from dynamicvis_kernels.token_routing.cpu import add_rows_, score_rows
 
         batch, length, dim = tokens.shape
         rows = grid[0] if self.global_tokens else 0
         sequence = workspace.empty("sequence", (batch, rows + self._kept(length), dim), tokens)
-        means, selected = sequence[:, :rows], sequence[:, rows:]
-        indices = logits = None
-        if self.router is not None and self.global_tokens:
-            logits = score_rows(tokens, self.router.weight[0], grid, means)
-        elif self.router is not None:
-            logits = self.router(tokens).squeeze(-1)
-        elif self.global_tokens:
-            torch.mean(tokens.unflatten(1, grid), dim=2, out=means)
-        if logits is not None:
-            indices = self._select(logits, noise)
+        means = workspace.empty("means", (batch, grid[0], dim), tokens)
+        logits, workspace.scores = workspace.scores, None
+        if self.router is None:
+            if self.global_tokens:
+                torch.mean(tokens.unflatten(1, grid), dim=2, out=means)
+        elif logits is None:
+            logits = score_rows(tokens, self.router.weight[0], means)
+        indices = None if logits is None else self._select(logits, noise)
         assert self.norm.eps is not None
         if self.global_tokens:
-            rms_norm(means, self.norm.weight, self.norm.eps, means)
-        rms_norm(tokens, self.norm.weight, self.norm.eps, selected, indices)
+            rms_norm(means, self.norm.weight, self.norm.eps, sequence[:, :rows])
+        rms_norm(tokens, self.norm.weight, self.norm.eps, sequence[:, rows:], indices)
         mixed = self.mixer(sequence, workspace, leading=rows)[:, rows:]
         if logits is None or indices is None:
             return tokens.add_(mixed), None
-        scatter_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, add_own=True)
+        router = None if following is None or following.router is None else following.router.weight[0]
+        workspace.scores = add_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, router, means)
         return tokens, indices

@@ -219,7 +219,8 @@ class DynamicVis(nn.Module):
                 if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                     tokens, indices = checkpoint(block, tokens, grid, noise, use_reentrant=False)
                 else:
-                    tokens, indices = block(tokens, grid, noise, workspace)
+                    following = stage.blocks[b + 1] if b + 1 < len(stage.blocks) else None
+                    tokens, indices = block(tokens, grid, noise, workspace, following)
                 if self.record_selection and indices is not None:
                     selections.append(Selection(s, b, grid, indices.detach()))
             maps = _normalize(stage.norm, tokens, workspace).unflatten(1, grid).permute(0, 3, 1, 2)

@@ -7,13 +7,18 @@ from dynamicvis_kernels import choose_backend
 
 
 class Workspace:
-    """Buffers by name, kept from block to block.
+    """Buffers by name, kept from block to block, and what one block computes for the next.
 
     A buffer of tens of megabytes that is made anew costs a page fault for each of its pages: at 2048x2048 pixels a
     third of a whole forward. Only for inference, where nothing refers to the buffer of an earlier block.
+
+    Attributes:
+        scores: (batch, length), of the tokens as the last block left them, by the next block's router, while the buffer
+            "means" holds the means of the grid's rows; None if they are not known.
     """
 
     def __init__(self) -> None:
+        self.scores: torch.Tensor | None = None
         self._buffers: dict[str, torch.Tensor] = {}
 
     @staticmethod

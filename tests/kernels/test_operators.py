@@ -11,7 +11,7 @@ import torch
 from dynamicvis_kernels.causal_conv import naive as naive_conv
 from dynamicvis_kernels.selective_scan import naive as naive_scan
 from dynamicvis_kernels.token_routing import naive as naive_routing
-from dynamicvis_kernels.token_routing.cpu import score_rows
+from dynamicvis_kernels.token_routing.cpu import add_rows_, score_rows
 from torch.nn import functional as F
 
 Operator = Callable[..., torch.Tensor]
@@ -354,11 +354,32 @@ def test_scores_and_row_means(width: int, dtype: torch.dtype) -> None:
     wide = torch.randn(2, 3 * width, 29, generator=generator, dtype=dtype)
     tokens, router = wide[..., :24], torch.randn(24, generator=generator, dtype=dtype)
     means = torch.zeros(2, 5, 24, dtype=dtype)
-    scores = score_rows(tokens, router, (3, width), means[:, :3])
+    scores = score_rows(tokens, router, means[:, :3])
     bound = 24 * torch.finfo(dtype).eps
     torch.testing.assert_close(scores, tokens @ router, rtol=bound, atol=bound)
     expected = F.pad(tokens.unflatten(1, (3, width)).mean(2), (0, 0, 0, 2))
     torch.testing.assert_close(means, expected, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("residual", ["softmax", "identity"])
+def test_added_tokens_and_their_scores_in_one_walk(residual: str, dtype: torch.dtype) -> None:
+    """Against scattering what was mixed and what it was before, then scoring; without a router nothing is scored."""
+    tokens, mixed, weights, indices = routing_inputs(dtype)
+    router = torch.randn(24, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    before = torch.stack([tokens[b, indices[b]] for b in range(2)])
+    expected = dynamicvis_kernels.scatter_tokens(tokens, mixed + before, weights, indices, residual)
+    bound = 24 * torch.finfo(dtype).eps
+    for chosen in (router, None):
+        added, means = tokens.clone(), torch.zeros(2, 7, 24, dtype=dtype)
+        scores = add_rows_(added, mixed, weights, indices, residual, chosen, means)
+        torch.testing.assert_close(added, expected, rtol=bound, atol=bound)
+        if chosen is None:
+            assert scores is None
+            assert not means.any()
+        else:
+            torch.testing.assert_close(scores, expected @ router, rtol=4 * bound, atol=4 * bound)
+            torch.testing.assert_close(means, expected.unflatten(1, (7, 10)).mean(2), rtol=bound, atol=bound)
 
 
 @pytest.mark.parametrize("residual", ["softmax", "identity"])

@@ -26,7 +26,9 @@ _ROWS = 64  # rows of one task
 
 _COUNT, _CHANNELS, _INDICES = range(HEADER, HEADER + 3)
 _FROM, _TO = range(HEADER + 3, HEADER + 3 + 2 * SEQUENCE, SEQUENCE)
-_WEIGHTS, _ALL_SCALED, _ADD_OWN = range(_TO + SEQUENCE, _TO + SEQUENCE + 3)
+_WEIGHTS, _ALL_SCALED, _ADD_OWN, _PART, _NEXT_ROUTER, _NEXT_SCORES, _NEXT_MEANS = range(
+    _TO + SEQUENCE, _TO + SEQUENCE + 7
+)
 _LENGTH, _KEPT, _SELECTED, _PLACES = range(HEADER, HEADER + 4)
 _GRID_HEIGHT, _GRID_WIDTH, _GRID_CHANNELS, _ROUTER, _SCORES = range(HEADER, HEADER + 5)
 _TOKENS, _MEANS = range(HEADER + 5, HEADER + 5 + 2 * SEQUENCE, SEQUENCE)
@@ -105,27 +107,49 @@ def _place_task(p, task, slot, like):
 
 @njit(error_model="numpy")
 def _scatter_task(p, task, slot, like):
-    """to[n] += weight[n] * from[index[n]], and the row's own times its weight where asked or the index is negative."""
+    """to[n] += weight[n] * from[index[n]], and the row's own times its weight where asked or the index is negative.
+
+    With a router a task is one row of the grid, and gives the scores of its new tokens and their mean.
+    """
     lanes = lane_count(like)
+    scalar = BYTES // lanes
     count, channels = load_parameter(p, _COUNT), load_parameter(p, _CHANNELS)
     all_scaled, add_own = load_parameter(p, _ALL_SCALED), load_parameter(p, _ADD_OWN)
-    parts = (count + _ROWS - 1) // _ROWS
-    batch, start = task // parts, (task % parts) * _ROWS
-    for n in range(start, min(start + _ROWS, count)):
+    part, router = load_parameter(p, _PART), load_parameter(p, _NEXT_ROUTER)
+    parts = (count + part - 1) // part
+    batch, start, mean = task // parts, (task % parts) * part, 0
+    if router:
+        mean = sequence_start(p, _NEXT_MEANS, 0, batch) + (task % parts) * row_stride(p, _NEXT_MEANS)
+        for c in range(0, channels, lanes):
+            store(mean + c * scalar, min(lanes, channels - c), splat(0.0, like))
+    for n in range(start, min(start + part, count)):
         index = load_parameter(load_parameter(p, _INDICES), batch * count + n)
-        if index < 0 and not all_scaled:
+        changed = index >= 0 or all_scaled
+        if not changed and not router:
             continue
-        weight = load_scalar(load_parameter(p, _WEIGHTS) + (batch * count + n) * (BYTES // lanes), like)
+        place = (batch * count + n) * scalar
+        weight = load_scalar(load_parameter(p, _WEIGHTS) + place, like)
         target = sequence_start(p, _TO, 0, batch) + n * row_stride(p, _TO)
         source = target if index < 0 else sequence_start(p, _FROM, 0, batch) + index * row_stride(p, _FROM)
-        twice = add_own and index >= 0
+        twice, score = add_own and index >= 0, splat(0.0, like)
         for c in range(0, channels, lanes):
-            width = min(lanes, channels - c)
-            at = c // lanes * BYTES
-            own, added = load(target + at, width, like), load(source + at, width, like)
-            if twice:
-                added = added + own
-            store(target + at, width, own + added * weight)
+            at, width = c * scalar, min(lanes, channels - c)
+            value = load(target + at, width, like)
+            if changed:
+                added = load(source + at, width, like)
+                if twice:
+                    added = added + value
+                value = value + added * weight
+                store(target + at, width, value)
+            if router:
+                score = score + value * load(router + at, width, like)
+                store(mean + at, width, load(mean + at, width, like) + value)
+        if router:
+            store_scalar(load_parameter(p, _NEXT_SCORES) + place, total(score))
+    if router:
+        for c in range(0, channels, lanes):
+            at, width = c * scalar, min(lanes, channels - c)
+            store(mean + at, width, load(mean + at, width, like) / splat(part, like))
 
 
 def _score_kernel(variant: Variant) -> Callable[[int], None]:
@@ -156,13 +180,12 @@ def _scatter_kernel(variant: Variant) -> Callable[[int], None]:
     return kernel
 
 
-def score_rows(tokens: torch.Tensor, router: torch.Tensor, grid: tuple[int, int], means: torch.Tensor) -> torch.Tensor:
+def score_rows(tokens: torch.Tensor, router: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     """Scores of the tokens, and into ``means`` the mean of each row of the grid. Not differentiable.
 
     Args:
         tokens: (batch, height * width, channels), float32 or float64, on the CPU, rows dense.
         router: (channels,), of the same type.
-        grid: (height, width).
         means: (batch, height, channels), of the same type, rows dense.
 
     Returns:
@@ -171,9 +194,10 @@ def score_rows(tokens: torch.Tensor, router: torch.Tensor, grid: tuple[int, int]
     batch, length, channels = tokens.shape
     router = router.contiguous()
     scores = torch.empty(batch, length, dtype=tokens.dtype)
-    parameters = [*grid, channels, router.data_ptr(), scores.data_ptr()]
+    height = means.shape[1]
+    parameters = [height, length // height, channels, router.data_ptr(), scores.data_ptr()]
     parameters += [*describe_sequence(tokens), *describe_sequence(means)]
-    run(_score_kernel, tokens.dtype, batch * grid[0], parameters)
+    run(_score_kernel, tokens.dtype, batch * height, parameters)
     return scores
 
 
@@ -187,21 +211,53 @@ def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def scatter_rows_(
+    tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
+) -> None:
+    """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range."""
+    _scatter(tokens, mixed, weights, indices, residual, [False, _ROWS, 0], -(-tokens.shape[1] // _ROWS))
+
+
+def add_rows_(
     tokens: torch.Tensor,
     mixed: torch.Tensor,
     weights: torch.Tensor,
     indices: torch.Tensor,
     residual: str,
-    add_own: bool = False,
-) -> None:
-    """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range.
+    router: torch.Tensor | None,
+    means: torch.Tensor,
+) -> torch.Tensor | None:
+    """`scatter_rows_` of mixed tokens that lack what they were before, and in the same walk `score_rows` of the result.
 
-    With ``add_own``, the mixed tokens lack what they were before mixing, and it is added here.
+    Args:
+        tokens, mixed, weights, indices, residual: as of `scatter_rows_`.
+        router, means: as of `score_rows`; without a router, the means are not written.
+
+    Returns:
+        The scores, or None without a router.
     """
+    batch, length, _ = tokens.shape
+    if router is None:
+        _scatter(tokens, mixed, weights, indices, residual, [True, _ROWS, 0], -(-length // _ROWS))
+        return None
+    router, scores, height = router.contiguous(), torch.empty(batch, length, dtype=tokens.dtype), means.shape[1]
+    scoring = [True, length // height, router.data_ptr(), scores.data_ptr(), *describe_sequence(means)]
+    _scatter(tokens, mixed, weights, indices, residual, scoring, height)
+    return scores
+
+
+def _scatter(
+    tokens: torch.Tensor,
+    mixed: torch.Tensor,
+    weights: torch.Tensor,
+    indices: torch.Tensor,
+    residual: str,
+    last_parameters: list[int],
+    parts: int,
+) -> None:
     batch, length, channels = tokens.shape
     mixed, weights = row_contiguous(mixed), weights.contiguous()
     places = torch.empty(batch, length, dtype=torch.int64)
     run(_place_kernel, tokens.dtype, batch, [length, indices.shape[1], indices.data_ptr(), places.data_ptr()])
     parameters = [length, channels, places.data_ptr(), *describe_sequence(mixed), *describe_sequence(tokens)]
-    parameters += [weights.data_ptr(), residual == "softmax", add_own]
-    run(_scatter_kernel, tokens.dtype, batch * -(-length // _ROWS), parameters)
+    parameters += [weights.data_ptr(), residual == "softmax", *last_parameters]
+    run(_scatter_kernel, tokens.dtype, batch * parts, parameters)
