@@ -208,7 +208,7 @@ class DynamicVis(nn.Module):
         noise = noise_scale(self.noise)
         features = []
         selections: list[Selection] = []
-        workspace = Workspace() if Workspace.usable(images) and self._is_plain() else None
+        workspace = Workspace() if Workspace.usable(images) and self._is_plain(images) else None
         stride = 1
         for s, stage in enumerate(self._stages()):
             stride *= _STRIDES[s]
@@ -228,10 +228,20 @@ class DynamicVis(nn.Module):
         self.last_selection = tuple(selections) if self.record_selection else None
         return tuple(features)
 
-    def _is_plain(self) -> bool:
-        """Whether the modules are as built: an adapter, a parametrization or a hook must see its module called."""
-        return all(
-            type(module) in _PLAIN_MODULES and not module._forward_hooks and not module._forward_pre_hooks
+    def _is_plain(self, images: torch.Tensor) -> bool:
+        """Whether the modules are as built, all of the images' type: what is not must see its module called.
+
+        That goes for an adapter, a parametrization, a hook, and weights of another type, which torch refuses to mix.
+        """
+
+        def alike(weight: torch.Tensor | None) -> bool:
+            return weight is None or (weight.dtype, weight.device) == (images.dtype, images.device)
+
+        return alike(self.pos_embed) and all(
+            type(module) in _PLAIN_MODULES
+            and not module._forward_hooks
+            and not module._forward_pre_hooks
+            and all(map(alike, module._parameters.values()))
             for stage in self.stages
             for module in stage.modules()
         )

@@ -276,6 +276,16 @@ def test_inference_calls_modules_that_were_changed() -> None:
     assert not torch.allclose(plain[1], expected[1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["conv1d.weight", "x_proj.weight", "dt_proj.bias", "A_log", "D"])
+def test_inference_with_one_weight_of_another_type_is_an_error(name: str) -> None:
+    """As in training; kernels that take addresses would read it as something else."""
+    backbone = make()
+    weight = backbone.stages[2].blocks[0].mixer.get_parameter(name)
+    weight.data = weight.data.double()
+    with torch.no_grad(), pytest.raises((RuntimeError, ValueError), match=r"dtype|float64|Double"):
+        backbone(images(1, 3, 64, 64))
+
+
 def test_inference_under_autocast() -> None:
     backbone, batch = make(), images(1, 3, 64, 64)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
