@@ -214,7 +214,7 @@ def scatter_rows_(
     tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
 ) -> None:
     """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range."""
-    _scatter(tokens, mixed, weights, indices, residual, [False, _ROWS, 0], -(-tokens.shape[1] // _ROWS))
+    _scatter(tokens, mixed, weights, indices, residual, add_own=False, router=None, means=None)
 
 
 def add_rows_(
@@ -235,14 +235,7 @@ def add_rows_(
     Returns:
         The scores, or None without a router.
     """
-    batch, length, _ = tokens.shape
-    if router is None:
-        _scatter(tokens, mixed, weights, indices, residual, [True, _ROWS, 0], -(-length // _ROWS))
-        return None
-    router, scores, height = router.contiguous(), torch.empty(batch, length, dtype=tokens.dtype), means.shape[1]
-    scoring = [True, length // height, router.data_ptr(), scores.data_ptr(), *describe_sequence(means)]
-    _scatter(tokens, mixed, weights, indices, residual, scoring, height)
-    return scores
+    return _scatter(tokens, mixed, weights, indices, residual, add_own=True, router=router, means=means)
 
 
 def _scatter(
@@ -251,13 +244,19 @@ def _scatter(
     weights: torch.Tensor,
     indices: torch.Tensor,
     residual: str,
-    last_parameters: list[int],
-    parts: int,
-) -> None:
+    add_own: bool,
+    router: torch.Tensor | None,
+    means: torch.Tensor | None,
+) -> torch.Tensor | None:
     batch, length, channels = tokens.shape
     mixed, weights = row_contiguous(mixed), weights.contiguous()
     places = torch.empty(batch, length, dtype=torch.int64)
     run(_place_kernel, tokens.dtype, batch, [length, indices.shape[1], indices.data_ptr(), places.data_ptr()])
+    scores, part, scoring = None, _ROWS, [0]
+    if router is not None and means is not None:
+        router, scores, part = router.contiguous(), torch.empty_like(weights), length // means.shape[1]
+        scoring = [router.data_ptr(), scores.data_ptr(), *describe_sequence(means)]
     parameters = [length, channels, places.data_ptr(), *describe_sequence(mixed), *describe_sequence(tokens)]
-    parameters += [weights.data_ptr(), residual == "softmax", *last_parameters]
-    run(_scatter_kernel, tokens.dtype, batch * parts, parameters)
+    parameters += [weights.data_ptr(), residual == "softmax", add_own, part, *scoring]
+    run(_scatter_kernel, tokens.dtype, batch * -(-length // part), parameters)
+    return scores
