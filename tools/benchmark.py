@@ -32,8 +32,9 @@ RULES = {
     "timing": BUDGET_RULE,
     "models": " ".join((models.__doc__ or "").split()),
     "memory": "Above the idle process, in a fresh process for every model and size.",
-    "ceiling": "The states' exponentials and multiply-adds from the first-level cache, without memory; the whole "
-    "ceiling has those of softplus, skip connection and gate too: all of the operator's arithmetic.",
+    "ceiling": "The states' exponentials and multiply-adds from the first-level cache, without memory, by the faster "
+    "of two loops; the whole ceiling has those of softplus, skip connection and gate too: all of the operator's "
+    "arithmetic.",
 }
 _FORWARD = ["nano", "small", "base", "base-dense", "base-reference", "resnet101", "vit-b-16"]
 _TRAINED = ["nano", "base", "base-reference", "resnet18", "resnet101"]

@@ -122,7 +122,7 @@ def describe_sequence(tensor: torch.Tensor) -> list[int]:
 def _shared_sources() -> int:
     """Digest of the code that the kernels share, as an int64."""
     folder = Path(__file__).parent
-    code = b"".join((folder / name).read_bytes() for name in ("_parallel.py", "_simd.py"))
+    code = b"".join((folder / name).read_bytes() for name in ("_parallel.py", "_simd.py", "_exponentials.py"))
     return int.from_bytes(hashlib.sha256(code).digest()[:7], "little")
 
 

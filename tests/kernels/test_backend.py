@@ -200,7 +200,7 @@ def test_cached_kernels_follow_the_code_they_share(tmp_path: Path) -> None:
 
     before = run()
     assert before == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item())
-    shared = package / "_simd.py"
+    shared = package / "_exponentials.py"
     shared.write_text(
         shared.read_text() + "\n\n@njit(forceinline=True)\ndef sigmoid(value):\n    return value + value\n"
     )

@@ -276,29 +276,31 @@ def test_a_process_that_ends_badly_has_a_note(monkeypatch: pytest.MonkeyPatch, t
     assert run_in_fresh_process({"model": "test_nano"}) == {"note": "killed by signal 9, out of memory"}
 
 
-def test_the_ceiling_does_the_arithmetic_it_claims() -> None:
+@pytest.mark.parametrize(("cached", "states"), [(False, 4), (True, 16)])
+def test_the_ceiling_does_the_arithmetic_it_claims(cached: bool, states: int) -> None:
     threads, lanes = torch.get_num_threads(), 8
-    result = run_ceiling(threads * lanes * 16 * 3, torch.float64)
+    result = run_ceiling(threads * lanes * 16 * 3, torch.float64, cached=cached)
     assert result.shape == (threads, lanes)
-    delta, h, y = -1e-4, [-1e-4] * 4, 0.0
+    delta, h, y = -1e-4, [-1e-4] * states, 0.0
     for _ in range(3):
         delta = delta * 0.999 - 0.0001
         for n in range(16):
-            h[n % 4] = 2.0 ** ((n + 1) * delta) * h[n % 4] + delta * (16 - n)
-            y += h[n % 4] * (16 - n)
+            h[n % states] = 2.0 ** ((n + 1) * delta) * h[n % states] + delta * (16 - n)
+            y += h[n % states] * (16 - n)
     torch.testing.assert_close(result, torch.full_like(result, y), rtol=1e-12, atol=0)
 
 
-def test_the_whole_ceiling_has_softplus_skip_and_gate() -> None:
+@pytest.mark.parametrize(("cached", "states"), [(False, 4), (True, 16)])
+def test_the_whole_ceiling_has_softplus_skip_and_gate(cached: bool, states: int) -> None:
     threads, lanes = torch.get_num_threads(), 8
-    result = run_ceiling(threads * lanes * 16 * 4, torch.float64, shared=True)
-    raw, h, y, out = -1e-4, [-1e-4] * 4, 0.0, 0.0
+    result = run_ceiling(threads * lanes * 16 * 4, torch.float64, shared=True, cached=cached)
+    raw, h, y, out = -1e-4, [-1e-4] * states, 0.0, 0.0
     for t in range(4):
         raw = raw * 0.999 - 0.0001
         delta = -math.log1p(math.exp(raw))
         for n in range(16):
-            h[n % 4] = 2.0 ** ((n + 1) * delta) * h[n % 4] + delta * (16 - n)
-            y += h[n % 4] * (16 - n)
+            h[n % states] = 2.0 ** ((n + 1) * delta) * h[n % states] + delta * (16 - n)
+            y += h[n % states] * (16 - n)
         y += -1e-4 * raw
         if t % 2:
             out += y * raw / (1 + math.exp(-raw)) * 0.5

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._exponentials import sigmoid
 from dynamicvis_kernels._packing import pack_rows
 from dynamicvis_kernels._parallel import (
     HEADER,
@@ -30,7 +31,6 @@ from dynamicvis_kernels._simd import (
     load,
     multiply_rows,
     prefetch,
-    sigmoid,
     splat,
     store,
 )

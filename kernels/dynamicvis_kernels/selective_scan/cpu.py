@@ -15,6 +15,7 @@ import torch
 from numba import njit
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._exponentials import LOG2_E, advance_states, exp2, sigmoid, softplus
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -30,19 +31,13 @@ from dynamicvis_kernels._parallel import (
 )
 from dynamicvis_kernels._simd import (
     BYTES,
-    LOG2_E,
-    WAYS,
-    advance_states,
     all_at_least,
-    exp2,
     lane_count,
     load,
     load_scalar,
     lowest_exponent,
     minimum,
     prefetch,
-    sigmoid,
-    softplus,
     splat,
     store,
     store_scalar,
@@ -95,10 +90,7 @@ def _advance(states, d, dx, y, b_t, c_t, rates, state, like):
 @njit(forceinline=True, error_model="numpy")
 def _advance_usual(states, d, dx, y, b_t, c_t, rates, state, like):
     """`_advance` of the usual number of states, where no decay leaves the normal numbers; without a loop."""
-    scalar = BYTES // lane_count(like)
-    for n in range(0, _USUAL_STATES, WAYS):
-        y = advance_states(d, dx, rates + n * BYTES, state + n * BYTES, b_t + n * scalar, c_t + n * scalar, y)
-    return y
+    return advance_states(_USUAL_STATES, d, dx, rates, state, b_t, c_t, y)
 
 
 @njit(error_model="numpy")
