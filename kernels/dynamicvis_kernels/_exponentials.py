@@ -197,8 +197,8 @@ def exp2_of_product(typing_context, left, right, factor):
     """2**(left * right) * factor, where the product is finite and the power a normal number; elsewhere anything."""
 
     def generate(context, builder, sig, args):
-        exponent, *rest = args
-        return _exp2_of_products(builder, left, exponent, *([value] for value in rest))[0]
+        exponent, rate, times = args
+        return _exp2_of_products(builder, left, exponent, [rate], [times])[0]
 
     return left(left, right, factor), generate
 

@@ -19,9 +19,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, register_model
 
 BYTES = 64
-
-
-FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")  # of the CPU that code is compiled for
 # Of a product of matrices, whose sums must stay in registers.
 ROWS_AT_ONCE, PANELS_AT_ONCE = (8, 2) if "+avx512f" in FEATURES else (6, 1)
 _PANEL_AHEAD = 32  # rows of a panel between the one that is multiplied and the one that is fetched
