@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from dynamicvis.backbone import create_backbone
 from dynamicvis.backbone.variants import VARIANTS
 from dynamicvis.checkpoint import CheckpointError, read_tensors, rename_reference_key
+from dynamicvis.files import replacing
 
 _MERGE = re.compile(r"^stages\.(\d+)\.merge\.projection\.weight$")
 _BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
@@ -211,19 +210,11 @@ def _compare(name: str, found: Mapping[str, Tensor], needed: Mapping[str, Tensor
 
 
 def _save(out: Path, tensors: dict[str, Tensor]) -> None:
-    """Write beside ``out``, then rename, so that no half file is left."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with replacing(out) as draft:
         if out.suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
+            save_file({key: value.contiguous() for key, value in tensors.items()}, draft)
         else:
-            torch.save({"state_dict": tensors}, partial)
-        partial.chmod(0o644)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+            torch.save({"state_dict": tensors}, draft)

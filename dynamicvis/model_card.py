@@ -7,13 +7,13 @@ statistics of the scene at hand: bands and their order, normalisation, classes, 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dynamicvis.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -122,16 +122,9 @@ def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: M
     """Write weights and card to one safetensors file; an existing file is replaced only by a complete one."""
     from safetensors.torch import save_file
 
-    path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(descriptor)
-    try:
-        save_file(tensors, partial, metadata={_HEADER_KEY: json.dumps(asdict(card), ensure_ascii=False)})
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata={_HEADER_KEY: json.dumps(asdict(card), ensure_ascii=False)})
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynamicvis.files import replacing, sync_file, sync_folder
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.leases import Leases
 from dynamicvis.geo.publish import move_all
@@ -285,7 +286,7 @@ class WorkPlace:
         """Move all outputs into place, or none, and remove the work, with or without leaving a record."""
         sizes = {name: (staging / name).stat().st_size for name in self.outputs}
         for name in self.outputs:
-            _sync_file(staging / name)
+            sync_file(staging / name)
         begun = work.folder / "publishing.json"
         with self.guard():
             if work.gone:
@@ -371,29 +372,8 @@ def discard(folder: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file that is whole or absent, and on the disk when this returns."""
-    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    with draft.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content))
 
 
 def _short(name: str) -> str:
