@@ -1,4 +1,4 @@
-"""One loader for backbone weights: this package's files and the reference's, safetensors or pickled."""
+"""Checkpoints, read without running anything: weights of a backbone from any wrapper, and whole states of a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from dynamicvis.backbone.model import resize_position_embedding
+from dynamicvis.tensors import tensor_problem, weight_problem
 
 if TYPE_CHECKING:
     from dynamicvis.backbone import DynamicVis
@@ -28,16 +30,14 @@ _RENAMES = (
     (re.compile(r"\.spatial_mamba_mixer\.pre_norm\."), ".norm."),
     (re.compile(r"\.spatial_mamba_mixer\.mamba_layer\."), ".mixer."),
 )
-_CONTAINERS = ("state_dict", "model", "module")
+# Where a file keeps its weights. The averaged ones come first: who keeps them means them to be used.
+_CONTAINERS = ("state_dict_ema", "model_ema", "ema_model", "state_dict", "model", "module")
 _PREFIXES = ("module.", "model.", "backbone.")
-# What a run of MMEngine pickles besides tensors: the history of its log, in NumPy's numbers and by its methods' names.
-_DISCARDED = (
-    "builtins.getattr",
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.dtype",
-    "numpy.ndarray",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-)
+# What torch.compile, FSDP and activation checkpointing put into the names of whatever they wrap.
+_MARKS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module)\.")
+_HOLDERS = ("module.", "model.", "_forward_module.")
+_AVERAGES = ("ema_model.", "model_ema.")
+_COUNTER = "n_averaged"  # of torch's AveragedModel
 _FIRST_CONVOLUTION = "stages.0.merge.projection.weight"
 _POSITION = "pos_embed"
 
@@ -91,7 +91,7 @@ def load_checkpoint(
 ) -> LoadReport:
     """Load the weights of a backbone from this package's or the reference's file.
 
-    Keys may carry the prefixes ``module.``, ``model.`` and ``backbone.``, and stand inside or outside ``state_dict``.
+    Keys may carry the prefixes of whatever wrapped the model, see `read_tensors`, and ``backbone.``.
     The position embedding is resampled to the backbone's grid. The first convolution is adapted to another number of
     bands: its kernel is averaged over the file's bands, repeated, and scaled to keep the response.
 
@@ -105,17 +105,23 @@ def load_checkpoint(
         What matched, what was missing, what was unexpected, and what was adapted.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, needs code to unpickle, holds another architecture, or,
-            when ``strict``, lacks parameters. The backbone is then unchanged.
+        CheckpointError: the file is missing, unreadable, needs code to unpickle, holds another architecture, NaN,
+            infinity or integers, or, when ``strict``, lacks parameters. The backbone is then unchanged.
     """
     path = Path(path)
-    source = {rename_reference_key(key): value for key, value in read_tensors(path).items()}
+    source: dict[str, torch.Tensor] = {}
+    for key, value in read_tensors(path).items():
+        _add(source, rename_reference_key(key), value, path)
     target = backbone.state_dict()
     adapted: dict[str, str] = {}
     loaded: dict[str, torch.Tensor] = {}
     for name, parameter in target.items():
         if name not in source:
             continue
+        if (problem := weight_problem(name, source[name], parameter)) is not None:
+            raise CheckpointError(
+                f"checkpoint {path}: {name} {problem}; give a checkpoint of a run that did not diverge"
+            )
         value = _adapt(name, source[name].to(parameter.dtype), backbone)
         if value.shape != source[name].shape:
             adapted[name] = f"{tuple(source[name].shape)} -> {tuple(value.shape)}"
@@ -145,59 +151,249 @@ def load_checkpoint(
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name, without running code from it.
 
-    Of a run of MMEngine, which also holds the history of its log, that history is dropped unread.
+    What wrappers put before and into the names is taken off: `torch.compile`, DistributedDataParallel, FSDP, Lightning,
+    and averages of weights, in any nesting. Where a file holds averaged weights beside the trained ones, the averaged
+    ones are given. Whatever else the file holds is dropped.
 
     Args:
-        path: ``.safetensors``, or a pickled file with the tensors on top or in ``state_dict``, ``model`` or ``module``.
+        path: ``.safetensors``, or a pickled file with the tensors on top or in ``state_dict``, ``model``, ``module``,
+            ``state_dict_ema``, ``model_ema`` or ``ema_model``.
 
     Raises:
-        CheckpointError: the file is missing, unreadable or without tensors, or holds objects of unknown kinds.
+        CheckpointError: the file is missing, unreadable or without tensors, holds objects of unknown kinds, tensors
+            that are sparse, quantized or without memory, or two of other values whose names differ by a wrapper only.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"checkpoint {path} is truncated or no safetensors file ({error})") from error
-    try:
-        with torch.serialization.safe_globals([(_Discarded, name) for name in _DISCARDED]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint {path} holds objects other than tensors, which could run code when loaded, or is no "
-            "checkpoint. If you trust its origin: torch.save({'state_dict': torch.load(path, weights_only=False)"
-            "['state_dict']}, 'clean.pth'), and load clean.pth"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path} is truncated or no torch file ({error})") from error
-    for container in _CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
+    for _ in range(_DEEPEST_CONTAINER):
+        inner = [content[name] for name in _CONTAINERS if isinstance(_entry(content, name), Mapping)]
+        if not inner:
             break
+        content = inner[0]
     tensors = (
-        {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
         if isinstance(content, Mapping)
         else {}
     )
     if not tensors:
         raise CheckpointError(f"checkpoint {path} holds no tensors")
-    return tensors
+    for name, value in tensors.items():
+        if (problem := tensor_problem(value)) is not None:
+            raise CheckpointError(f"checkpoint {path}: {printable(name)} {problem}; save it from a plain model again")
+    return _unwrapped(tensors, path)
 
 
-class _Discarded:
-    """Takes the place of an object in a checkpoint that nobody needs: made of anything, holding nothing."""
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
+    """The whole content of a pickled checkpoint, without running code from it: for resuming a run.
 
-    def __init__(self, *arguments: object) -> None: ...
+    Besides tensors, numbers, text and containers of these, it may hold what MMEngine and the optimizers of torch save:
+    NumPy's arrays and numbers, and histories of a log, which are made anew from their numbers.
 
-    def __new__(cls, *arguments: object) -> _Discarded:
-        return super().__new__(cls)
+    Args:
+        path: file that `torch.save` wrote.
+        map_location: as of `torch.load`.
 
-    def __setstate__(self, state: object) -> None: ...
+    Raises:
+        CheckpointError: the file is missing or unreadable, or holds objects of other kinds; the message says how to
+            keep its weights all the same.
+    """
+    path = Path(path)
+    content = _unpickled(path, map_location)
+    try:
+        return _restored(content, {})
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({printable(str(error))})") from error
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """Text from a file for a message: one line, without what a terminal would obey, cut where it is too long."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return line if len(line) <= longest else f"{line[:longest]}..."
+
+
+_DEEPEST_CONTAINER = 4  # containers in one another: {"model": {"state_dict": ...}}
+
+
+def _entry(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, Mapping) else None
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _require_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no safetensors file ({printable(str(error))})"
+        ) from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+
+
+def _unpickled(path: Path, map_location: Any) -> Any:
+    """Content of a file, with stand-ins for the objects that `_STAND_INS` names; any other kind is refused."""
+    _require_file(path)
+    try:
+        with torch.serialization.safe_globals(_STAND_INS):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        command = (
+            f"import torch; torch.save({{'state_dict': torch.load({str(path)!r}, weights_only=False)['state_dict']}}, "
+            "'clean.pth')"
+        )
+        raise CheckpointError(
+            f"checkpoint {path} holds objects other than tensors{f' ({printable(kind[1])})' if kind else ''}, which "
+            "could run code when loaded, or is no checkpoint. If you trust its origin, keep its weights alone: "
+            f'python -c "{command}", and give clean.pth'
+        ) from error
+    except Exception as error:  # torch's reader raises whatever a damaged stream leads it to
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no torch file ({printable(str(error) or type(error).__name__)})"
+        ) from error
+
+
+def _unwrapped(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by their names without wrappers, averaged ones in place of trained ones of the same name."""
+    trained: dict[str, torch.Tensor] = {}
+    averaged: dict[str, torch.Tensor] = {}
+    for key, value in tensors.items():
+        name, average = _bare(key)
+        if name.rpartition(".")[2] == _COUNTER:
+            continue
+        _add(averaged if average else trained, name, value, path)
+    return trained | averaged
+
+
+def _bare(key: str) -> tuple[str, bool]:
+    """A name without wrappers, and whether it is that of averaged weights."""
+    key, average = _MARKS.sub("", key), False
+    while True:
+        prefix = next((prefix for prefix in (*_HOLDERS, *_AVERAGES) if key.startswith(prefix)), None)
+        if prefix is None:
+            return key, average
+        key, average = key.removeprefix(prefix), average or prefix in _AVERAGES
+
+
+def _add(tensors: dict[str, torch.Tensor], name: str, value: torch.Tensor, path: Path) -> None:
+    """Put a tensor under a name, which no other may have."""
+    if name in tensors and not (tensors[name].shape == value.shape and torch.equal(tensors[name], value)):
+        raise CheckpointError(
+            f"checkpoint {path} holds {printable(name)} twice, with other values and below other prefixes; keep the "
+            "weights of one model"
+        )
+    tensors[name] = value
+
+
+class _StandIn:
+    """Takes the place of an object in a checkpoint: made of anything, keeping its arguments and state."""
+
+    state: Any = None
+
+    def __new__(cls, *arguments: Any) -> _StandIn:
+        made = super().__new__(cls)
+        made.arguments = arguments
+        return made
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Dropped(_StandIn):
+    """What nobody needs."""
+
+
+class _Dtype(_StandIn):
+    """A type of NumPy's: name of the type, and in its state the order of bytes."""
+
+    def restored(self) -> np.dtype[Any]:
+        name, order = str(self.arguments[0]), str(self.state[1]) if self.state else "="
+        if not re.fullmatch(r"[biufc]\d{1,2}|[SU]\d{1,6}", name) or order not in ("<", ">", "|", "="):
+            raise ValueError(f"arrays of type {name}")
+        return np.dtype(order + name)
+
+
+class _Array(_StandIn):
+    """An array of NumPy's: version, shape, type, whether columns come first, and bytes."""
+
+    def restored(self) -> np.ndarray[Any, Any]:
+        _, shape, kind, by_columns, content = self.state
+        values = np.frombuffer(_bytes(content), kind.restored())
+        return values.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+class _Scalar(_StandIn):
+    """A number of NumPy's: type and bytes."""
+
+    def restored(self) -> np.generic:
+        kind, content = self.arguments
+        (value,) = np.frombuffer(_bytes(content), kind.restored())
+        return value
+
+
+class _History(_StandIn):
+    """A history of MMEngine's log: two arrays and their largest length."""
+
+    def restored(self) -> Any:
+        from mmengine.logging import HistoryBuffer
+
+        values, counts, longest = (self.state[name] for name in ("_log_history", "_count_history", "max_length"))
+        return HistoryBuffer(values.restored(), counts.restored(), int(longest))
+
+
+def _bytes(content: Any) -> bytes:
+    if not isinstance(content, bytes):
+        raise TypeError("arrays of objects")
+    return content
+
+
+_CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
+# Classes by the names that files give them. Attributes of a class, its methods, are named by getattr.
+_STAND_INS: list[Any] = [
+    (_Dropped, "argparse.Namespace"),
+    (_Dropped, "builtins.getattr"),
+    (_History, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *((_Array, f"{core}._reconstruct") for core in _CORES),
+    *((_Scalar, f"{core}.scalar") for core in _CORES),
+]
+
+
+def _restored(value: Any, known: dict[int, tuple[Any, Any]]) -> Any:
+    """``value`` with objects in place of their stand-ins, dictionaries and lists changed in place.
+
+    ``known`` holds what was restored already, by identity: a file may hold one object at many places.
+    """
+    if id(value) in known:
+        return known[id(value)][1]
+    if isinstance(value, dict):
+        known[id(value)] = value, value
+        items = [(_restored(key, known), _restored(entry, known)) for key, entry in value.items()]
+        value.clear()
+        for key, entry in items:  # not update, which a Counter counts by
+            value[key] = entry
+    elif isinstance(value, list):
+        known[id(value)] = value, value
+        value[:] = [_restored(entry, known) for entry in value]
+    elif type(value) in (tuple, set, frozenset):
+        known[id(value)] = value, type(value)(_restored(entry, known) for entry in value)
+    elif isinstance(value, _Dropped):
+        known[id(value)] = value, None
+    elif isinstance(value, _StandIn):
+        known[id(value)] = value, value.restored()  # type: ignore[attr-defined]
+    else:
+        return value
+    return known[id(value)][1]
 
 
 def _adapt(name: str, value: torch.Tensor, backbone: DynamicVis) -> torch.Tensor:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden import Golden
 from safetensors.torch import save_file
 
 from dynamicvis import create_backbone, load_checkpoint
-from dynamicvis.checkpoint import CheckpointError
+from dynamicvis.checkpoint import CheckpointError, read_checkpoint, read_tensors
 
 REFERENCE = Golden("token_selection_64").group("state_dict")
 
@@ -140,3 +145,168 @@ def test_history_of_a_run_is_dropped_and_other_objects_are_refused(tmp_path: Pat
     torch.save(content | {"more": Path("x")}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"odd\.pth holds objects other than tensors"):
         load_checkpoint(backbone, tmp_path / "odd.pth")
+
+
+def _states(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Files that hold one backbone's weights, by what saved them."""
+    other = {key: value + 1 for key, value in state.items()}
+    count = torch.tensor(3)
+    return {
+        "compiled": {f"_orig_mod.{key}": value for key, value in state.items()},
+        "DDP of compiled": {f"module._orig_mod.{key}": value for key, value in state.items()},
+        "compiled of DDP": {f"_orig_mod.module.{key}": value for key, value in state.items()},
+        "Lightning": {"epoch": 1, "state_dict": {f"model._orig_mod.{key}": value for key, value in state.items()}},
+        "Fabric": {"model": {f"_forward_module.module.{key}": value for key, value in state.items()}},
+        "compiled backbone of a model": {
+            **{f"model.backbone._orig_mod.{key}": value for key, value in state.items()},
+            "model.head.weight": count.float(),
+        },
+        "FSDP of each block": {
+            "_fsdp_wrapped_module."
+            + re.sub(r"(blocks\.\d\.)", r"\1_fsdp_wrapped_module._checkpoint_wrapped_module.", key): value
+            for key, value in state.items()
+        },
+        "average alone": {"n_averaged": count} | {f"module.{key}": value for key, value in state.items()},
+        "average beside": {f"model.{key}": value for key, value in other.items()}
+        | {f"ema_model.module.{key}": value for key, value in state.items()}
+        | {"ema_model.n_averaged": count},
+        "average before": {f"model_ema._orig_mod.module.{key}": value for key, value in state.items()}
+        | {f"model.{key}": value for key, value in other.items()},
+        "timm": {"arch": "x", "state_dict": other, "state_dict_ema": state, "args": argparse.Namespace(lr=0.1)},
+        "containers in one another": {"model": {"state_dict": {f"module.{key}": v for key, v in state.items()}}},
+    }
+
+
+@pytest.mark.parametrize("saver", _states({}))
+def test_weights_from_any_wrapper(saver: str, tmp_path: Path) -> None:
+    source, target = backbone(), backbone()
+    torch.save(_states(source.state_dict())[saver], tmp_path / "w.pth")
+    load_checkpoint(target, tmp_path / "w.pth")
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value)
+
+
+def test_two_models_in_one_file_are_not_mixed(tmp_path: Path) -> None:
+    state = backbone().state_dict()
+    doubled = {f"module.{key}": value for key, value in state.items()}
+    torch.save(state | doubled, tmp_path / "same.pth")
+    load_checkpoint(backbone(), tmp_path / "same.pth")
+    doubled["module.pos_embed"] = doubled["module.pos_embed"] + 1
+    torch.save(state | doubled, tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"two\.pth holds pos_embed twice"):
+        load_checkpoint(backbone(), tmp_path / "two.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.index_fill(2, torch.tensor([3]), float("nan")), "pos_embed holds NaN or infinity"),
+        (lambda value: value.index_fill(2, torch.tensor([3]), float("-inf")), "pos_embed holds NaN or infinity"),
+        (lambda value: value.to(torch.int8), "pos_embed has type int8, needed is float32"),
+        (lambda value: value > 0, "pos_embed has type bool, needed is float32"),
+        (lambda value: value.to(torch.complex64), "pos_embed has type complex64"),
+        (lambda value: value.to_sparse(), "pos_embed is no plain tensor"),
+        (lambda value: value.to("meta"), "pos_embed is no plain tensor"),
+        (lambda value: torch.zeros(1).expand(10**9), "pos_embed claims more values than the file holds"),
+    ],
+)
+def test_weights_that_are_none(change: Callable, message: str, tmp_path: Path) -> None:
+    model = backbone()
+    state = model.state_dict()
+    torch.save(state | {"pos_embed": change(state["pos_embed"])}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=rf"w\.pth: {message}"):
+        load_checkpoint(model, tmp_path / "w.pth")
+
+
+def test_whole_state_of_a_run_is_read_without_code(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    history = HistoryBuffer([1.5, 2.5, 0.5], [1, 1, 2])
+    palette = np.array([[1, 2, 3], [4, 5, 6]])
+    shared = (np.float32(0.5), [palette])
+    content = {
+        "meta": {"iter": 3, "classes": ("a", "b"), "palette": palette, "columns": np.asfortranarray(palette, ">f4")},
+        "message_hub": {"log_scalars": OrderedDict(loss=history), "runtime_info": {"best": np.float64(0.25)}},
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "param_schedulers": [{"milestones": Counter({2: 1, 7: 2})}],
+        "names": np.array(["x", "yz"]), "flag": np.bool_(True), "first": shared, "second": shared,
+    }  # fmt: skip
+    torch.save(content, tmp_path / "run.pth")
+    read = read_checkpoint(tmp_path / "run.pth")
+    buffer = read["message_hub"]["log_scalars"]["loss"]
+    assert isinstance(buffer, HistoryBuffer)
+    assert buffer.max_length == history.max_length
+    assert buffer.mean(2) == history.mean(2)
+    buffer.update(7.0)
+    assert buffer.current() == 7.0
+    for name in ("palette", "columns"):
+        np.testing.assert_array_equal(read["meta"][name], content["meta"][name])
+        assert read["meta"][name].dtype == content["meta"][name].dtype
+    assert read["meta"]["classes"] == ("a", "b")
+    assert read["message_hub"]["runtime_info"] == {"best": 0.25}
+    assert type(read["message_hub"]["runtime_info"]["best"]) is np.float64
+    assert read["optimizer"] == content["optimizer"]
+    assert read["param_schedulers"] == content["param_schedulers"]
+    assert type(read["param_schedulers"][0]["milestones"]) is Counter
+    assert read["names"].tolist() == ["x", "yz"]
+    assert read["flag"]
+    assert read["first"] is read["second"]
+
+
+class _Runs:
+    """Its pickle calls a function."""
+
+    def __init__(self, function: Callable, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        lambda mark: _Runs(os.system, f"touch {mark}"),
+        lambda mark: _Runs(eval, f"open({str(mark)!r}, 'w')"),
+        lambda mark: _Runs(open, str(mark), "w"),
+        lambda mark: np.array([_Runs(os.system, f"touch {mark}")], dtype=object),
+        lambda mark: Path(mark),
+    ],
+)
+@pytest.mark.parametrize("read", [read_checkpoint, read_tensors])
+def test_code_in_a_checkpoint_is_not_run(evil: Callable, read: Callable, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    torch.save({"state_dict": backbone().state_dict(), "optimizer": evil(mark)}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r'evil\.pth holds objects other than tensors.*python -c "import torch'):
+        read(tmp_path / "evil.pth")
+    assert not mark.exists()
+
+
+def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
+    torch.save({"meta": np.array([{}], dtype=object)}, tmp_path / "o.pth")
+    with pytest.raises(CheckpointError, match=r"o\.pth is damaged \(arrays of objects\)"):
+        read_checkpoint(tmp_path / "o.pth")
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    path = tmp_path / "d.pth"
+    content = {"state_dict": {"a": torch.ones(3)}, "log": HistoryBuffer([1.0], [1]), "number": np.float64(1)}
+    torch.save(content, path, _use_new_zipfile_serialization=False)  # without the checksums of an archive
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    outcomes = Counter()
+    for index in range(300):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), 1 + index % 3):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(bytes(damaged[: int(generator.integers(len(whole)))] if index % 5 == 0 else damaged))
+        for read in (read_checkpoint, read_tensors):
+            try:
+                read(path)
+                outcomes["read"] += 1
+            except CheckpointError as error:
+                outcomes["several lines" if "\n" in str(error) else "refused"] += 1
+    assert not outcomes["several lines"]
+    assert outcomes["refused"] > 100
+    assert outcomes["read"] > 20
