@@ -1,12 +1,69 @@
-"""Files that are whole or absent, and text as any editor saves it."""
+"""Files that are whole or absent, names that are safe, and text as any editor saves it."""
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What Unicode calls control, format and surrogate characters, line and paragraph separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # format characters that words of several scripts are written with
+_NOT_ON_WINDOWS = set('<>:"|?*')
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.I)
+
+
+def safe_name(text: str, *, windows: bool = os.name == "nt") -> str:
+    """One component of a path, of any text that came from outside.
+
+    Printable characters stay as they are. ``_`` takes the place of slashes and backslashes, of dots at the beginning
+    (so that there is no ``..`` and no hidden file), of control and bidirectional characters, of those without width but
+    for the joiners that some scripts need, and of bytes that were no UTF-8. Its length is not limited: see
+    `room_for_names`. The result of a safe name is that name.
+
+    Args:
+        text: such as the stem of a file, or an identifier.
+        windows: also replace what Windows does not allow: ``< > : " | ? *``, names of devices, and dots and spaces at
+            the end.
+    """
+
+    def unsafe(character: str) -> bool:
+        if character in "/\\" or (windows and character in _NOT_ON_WINDOWS):
+            return True
+        return unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+
+    name = "".join("_" if unsafe(character) else character for character in text)
+    if windows:
+        name = re.sub(r"[. ]+$", lambda end: "_" * len(end[0]), name)
+        if _DEVICE.match(name):
+            name = f"_{name}"
+    return re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), name) or "_"
+
+
+def same_name_key(name: str) -> str:
+    """Equal for names that some file system takes for one: those that differ in case or in how accents are coded."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def shown(text: str) -> str:
+    """Text for a terminal or a log, in one line: what is not printable stands as an escape, such as ``\\x1b``."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+def room_for_names(folder: Path) -> tuple[int, int]:
+    """Bytes that a name may have in a folder, and a whole path; the folder need not exist yet."""
+    existing = next((parent for parent in (folder, *folder.absolute().parents) if os.path.isdir(parent)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for names that are too long
+    try:
+        return os.pathconf(existing, "PC_NAME_MAX"), os.pathconf(existing, "PC_PATH_MAX") - 1
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not tell
+        return 255, 259 if os.name == "nt" else 4095
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from dynamicvis.geo.engine import Progress
 from dynamicvis.geo.errors import GeoError, describe_os_error
-from dynamicvis.geo.outputs import is_file_name
-from dynamicvis.geo.pipeline import Estimate, PredictResult, Request, estimate, lazy_model, run
+from dynamicvis.geo.outputs import check_apart, is_file_name
+from dynamicvis.geo.pipeline import Estimate, PredictResult, Request, estimate, lazy_model, planned_outputs, run
 from dynamicvis.geo.scenes import SceneRef
 
 
@@ -41,7 +42,7 @@ def run_scenes(
         An outcome for each scene, as soon as it is known.
 
     Raises:
-        GeoError: there is no scene, or several are to go into one file.
+        GeoError: there is no scene, or files of several would take each other's place, or that of a scene.
         ModelFileError: the model cannot be used.
     """
 
@@ -59,8 +60,8 @@ def estimate_scenes(scenes: Sequence[SceneRef], request: Request) -> Iterator[Ou
 def _for_each(
     scenes: Sequence[SceneRef], request: Request, do: Callable[[Request, SceneRef], PredictResult | Estimate]
 ) -> Iterator[Outcome]:
-    check_scenes(scenes, request)
     request = replace(request, model=lazy_model(request))
+    check_scenes(scenes, request)
     for scene in scenes:
         if scene.problem is not None:
             yield Outcome(scene, None, scene.problem)
@@ -76,12 +77,21 @@ def _for_each(
 
 
 def check_scenes(scenes: Sequence[SceneRef], request: Request) -> None:
-    """Refuse what cannot be done for any scene.
+    """Refuse what cannot be done for all scenes together.
 
     Raises:
-        GeoError: there is no scene, or several are to go into one file.
+        GeoError: there is no scene, or files of several would take each other's place, or that of a scene.
+        ModelFileError: the model cannot be used.
     """
     if not scenes:
         raise GeoError("there is no scene to work on; name a raster, a folder, a pattern, a list or a STAC item")
     if len(scenes) > 1 and is_file_name(request.out):
         raise GeoError(f"{request.out} is one file, but there are {len(scenes)} scenes; give a folder as output")
+    possible = [scene for scene in scenes if scene.problem is None]
+    card = lazy_model(request).card
+    planned = {}
+    for scene in possible:
+        # A name that is too long concerns its scene alone, and is told when its turn comes.
+        with suppress(GeoError):
+            planned[scene.path] = planned_outputs(replace(request, name=scene.name), card)
+    check_apart(planned, [scene.path for scene in possible])

@@ -18,11 +18,12 @@ from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_raster
 from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
+from dynamicvis.geo.outputs import check_paths
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
-from dynamicvis.geo.work import Hopeless, Plan, WorkPlace
+from dynamicvis.geo.work import STAGED, Hopeless, Plan, WorkPlace
 
 _VALUES = "values"
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -105,8 +106,10 @@ def map_raster(
         raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
     check_tiling(tile, overlap)
     check_batches(batch_size, readers)
+    _check_destination(destination)
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
-        _check_destination(destination, scene.path)
+        if any(destination.exists() and destination.samefile(file) for file in scene.files):
+            raise GeoError(f"{destination} is the scene itself and would be replaced; choose another output")
         grid = tile_grid(scene.height, scene.width, tile, overlap)
         predict = _as_predictor(fn)
         options = {
@@ -138,7 +141,8 @@ def map_raster(
             tags={"DYNAMICVIS_VERSION": __version__, "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}"},
         )
         check_creation_options(spec, creation_options or {})
-        place = WorkPlace(destination.parent, destination.name, [destination.name])
+        staged = f"{STAGED}{destination.suffix}"
+        place = WorkPlace(destination.parent, destination.name, [destination.name], [staged])
         plan = Plan(options, {"batch_size": fitting})
         with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
@@ -150,7 +154,7 @@ def map_raster(
                 write_rasters(
                     Mosaic(grid, [spec], stored_bands(grid, work)),
                     grid,
-                    {staging / destination.name: spec},
+                    {staging / staged: spec},
                     {"crs": scene.crs, "transform": scene.affine} if scene.georeferenced else {},
                     scratch=work.folder,
                     creation_options=creation_options or {},
@@ -197,11 +201,10 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
     return float(value).is_integer() and limits.min <= value <= limits.max
 
 
-def _check_destination(destination: Path, source: str) -> None:
+def _check_destination(destination: Path) -> None:
     if destination.suffix.lower() not in (".tif", ".tiff"):
         raise GeoError(f"{destination} has no suffix of a GeoTIFF; name it .tif")
-    if destination.exists() and Path(source).exists() and destination.samefile(source):
-        raise GeoError(f"{destination} is the scene itself and would be replaced; choose another output")
+    check_paths(destination.parent, [destination.name])
 
 
 def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:

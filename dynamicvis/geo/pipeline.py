@@ -24,8 +24,10 @@ from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
 from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
+from dynamicvis.geo.scenes import scene_name
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
+from dynamicvis.geo.vectors import layer_name
 from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
 
@@ -142,7 +144,8 @@ class Request:
         scenes: one path, or for ``"change"`` the earlier and the later one.
         out: folder of the results, or one file whose suffix says what it is to hold.
         model: name of a shipped model, a model file, or a loaded model.
-        name: what the files are called in a folder; the scene's own stem if not given.
+        name: what the files are called in a folder, a safe name (`dynamicvis.files.safe_name`); that of the scene's
+            stem if not given.
         device: where a model that is not loaded yet runs.
         align: for ``"change"``, reproject the later scene to the grid of the earlier one where they differ.
         settings: all else.
@@ -276,6 +279,25 @@ def lazy_model(request: Request) -> TileModel:
     return request.model
 
 
+def planned_outputs(request: Request, card: ModelCard) -> Outputs:
+    """The files that a request is to give, with a model of this card.
+
+    Raises:
+        GeoError: an output that cannot be made, or a name or path that cannot be.
+    """
+    settings = request.settings
+    name = scene_name(request.scenes[0]) if request.name is None else request.name
+    return plan_outputs(
+        request.out,
+        name,
+        card.task,
+        formats=settings.formats,
+        preview=settings.preview,
+        scores=settings.scores,
+        selection=settings.selection,
+    )
+
+
 def run(request: Request, progress: Progress | None = None) -> PredictResult:
     """Do what a request asks for; see `predict`, `detect_change` and `embed`.
 
@@ -310,6 +332,7 @@ def _prepared(request: Request) -> Iterator[_Prepared]:
             f"model '{card.name}' is for {card.task.replace('_', ' ')} and not for change; "
             "use `dynamicvis predict`, or give another --model"
         )
+    outputs = planned_outputs(request, card)
     with ExitStack() as stack:
         # A pair has the bounds of its first scene: the second may have another CRS.
         later = replace(settings, bounds=None)
@@ -317,12 +340,12 @@ def _prepared(request: Request) -> Iterator[_Prepared]:
             stack.enter_context(_scene(path, card, later if number else settings))
             for number, path in enumerate(request.scenes)
         ]
-        name = request.name or Path(scenes[0].path).stem
+        _refuse_own_scenes(outputs, scenes)
         if len(scenes) == 1:
-            yield _Prepared(scenes[0], scenes[0], None, model, request.out, name, settings)
+            yield _Prepared(scenes[0], scenes[0], None, model, outputs, settings)
         else:
             pair = stack.enter_context(ScenePair(*scenes, align=request.align))
-            yield _Prepared(pair, _OneDate(pair, 1), _OneDate(pair, 0), model, request.out, name, settings)
+            yield _Prepared(pair, _OneDate(pair, 1), _OneDate(pair, 0), model, outputs, settings)
 
 
 class _OneDate:
@@ -374,33 +397,25 @@ class _Prepared:
     """A run that only has to be done."""
 
     def __init__(
-        self, scene: Any, ground: Any, before: Any, model: TileModel, out: str, name: str, settings: Settings
+        self, scene: Any, ground: Any, before: Any, model: TileModel, outputs: Outputs, settings: Settings
     ) -> None:
         card = model.card
         self._scene, self._model, self._settings = scene, model, settings
         tile, self._overlap = tiling(card, settings.tile, settings.overlap)
         check_batches(settings.batch_size, settings.readers)
-        self._outputs = plan_outputs(
-            out,
-            name,
-            card.task,
-            formats=settings.formats,
-            preview=settings.preview,
-            scores=settings.scores,
-            selection=settings.selection,
-        )
-        _refuse_own_scenes(self._outputs, scene)
+        self._outputs = outputs
         self._grid = make_grid(card, scene.height, scene.width, tile, self._overlap)
         tags = _tags(model, tile, self._overlap)
         options = settings.creation_options
-        self._task = make_task(Scenery(scene, ground, before, card, self._grid, self._outputs, tags, options))
+        layer = layer_name(outputs.stem)
+        self._task = make_task(Scenery(scene, ground, before, card, self._grid, outputs.staged, layer, tags, options))
         for spec in self._task.written:
             check_creation_options(spec, options)
 
     def execute(self, progress: Progress | None) -> PredictResult:
         outputs, settings = self._outputs, self._settings
         name = outputs.stem if len(outputs.names) > 1 else outputs.names[0]
-        place = WorkPlace(outputs.folder, name, outputs.names)
+        place = WorkPlace(outputs.folder, name, outputs.names, outputs.staged.names)
         with (
             gdal_cache(),
             place.open(
@@ -514,11 +529,11 @@ def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:
     }
 
 
-def _refuse_own_scenes(outputs: Outputs, scene: Any) -> None:
-    sources = [part.path for part in (getattr(scene, "before", scene), getattr(scene, "after", scene))]
+def _refuse_own_scenes(outputs: Outputs, scenes: Sequence[Scene]) -> None:
+    sources = [file for scene in scenes for file in scene.files]
     for path in outputs.paths:
         for source in sources:
-            if path.exists() and Path(source).exists() and path.samefile(source):
+            if path.exists() and path.samefile(source):
                 raise GeoError(f"{path} is the scene itself and would be replaced; choose another output")
 
 

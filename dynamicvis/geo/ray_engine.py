@@ -40,12 +40,11 @@ def run_scenes_on_ray(scenes: Sequence[SceneRef], request: Request, *, workers: 
         An outcome for each scene, as soon as it is known.
 
     Raises:
-        GeoError: there is no scene, several are to go into one file, Ray is not installed or cannot start, the cluster
-            is too small, or its actors are lost again and again.
+        GeoError: there is no scene, files of several would take each other's place or that of a scene, Ray is not
+            installed or cannot start, the cluster is too small, or its actors are lost again and again.
         ModelFileError: the model cannot be used.
     """
     check_scenes(scenes, request)
-    lazy_model(request)
     # Others of this call may be late: what one of them has finished is not to be replaced again.
     settings = replace(request.settings, campaign=uuid.uuid4().hex)
     request = replace(request, out=_absolute(request.out), settings=settings)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from dynamicvis.files import read_text, safe_name, same_name_key
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.reading import is_remote
 
@@ -33,7 +34,8 @@ class SceneRef:
 
     Attributes:
         path: what GDAL opens.
-        name: stem of the files written for it; no other scene of the run has it.
+        name: stem of the files written for it, a safe one (`dynamicvis.files.safe_name`); no other scene of the run has
+            it.
         problem: a sentence that says why there is no such scene, None if nothing is known against it.
     """
 
@@ -71,8 +73,9 @@ def find_scenes(arguments: Sequence[str | Path], *, asset: str | None = None) ->
     collection (``.json``, ``.geojson``), local or remote. Whether a file named on its own exists is found out when it
     is opened, so that one missing scene does not stop the others.
 
-    Scenes are named after their files (items by their id). Where two have one name, both get the names of as many
-    folders before it as it takes to tell them apart: ``a/x.tif`` and ``b/x.tif`` are ``a_x`` and ``b_x``.
+    Scenes are named after their files (items by their id), less what `dynamicvis.files.safe_name` replaces. Where two
+    have one name, both get the names of as many folders before it as it takes to tell them apart: ``a/x.tif`` and
+    ``b/x.tif`` are ``a_x`` and ``b_x``.
 
     Args:
         arguments: at least one.
@@ -93,10 +96,18 @@ def find_scenes(arguments: Sequence[str | Path], *, asset: str | None = None) ->
     return _named(found)
 
 
+def scene_name(path: str) -> str:
+    """What the files of a scene are called when it is the only one."""
+    is_local = Path(path).exists() or not (is_remote(path) or path.startswith("/vsi") or re.match(r"\w\w+:", path))
+    return safe_name((_local(Path(path)) if is_local else _remote(path)).stem)
+
+
 def _expand(argument: str, asset: str | None, folder: Path, in_list: bool = False) -> Iterator[_Found]:
     """Scenes of one argument, relative to ``folder``."""
+    if "\0" in argument:
+        raise GeoError(f"{argument!r} holds a zero byte, which no path has; correct the name or the list")
     if is_remote(argument) or argument.startswith("/vsi"):
-        if PurePosixPath(urlsplit(argument).path).suffix.lower() in _STAC:
+        if PurePosixPath(argument.partition("?")[0]).suffix.lower() in _STAC:
             yield from _stac(argument, asset)
         elif "*" in argument:
             raise GeoError(f"{argument}: a pattern cannot be expanded on a remote path; list the files in a .txt file")
@@ -104,6 +115,11 @@ def _expand(argument: str, asset: str | None, folder: Path, in_list: bool = Fals
             yield _remote(argument)
         return
     path = folder / argument
+    try:
+        path.exists()
+    except OSError as error:  # such as a name that is too long
+        yield _Found(str(path), path.stem, (), f"{path} cannot be looked up ({error.strerror}); check the name")
+        return
     if path.is_dir():
         yield from _folder(path)
     elif path.is_file() and path.suffix.lower() == ".txt":
@@ -150,9 +166,11 @@ def _pattern(pattern: str) -> Iterator[_Found]:
 
 def _list(path: Path, asset: str | None) -> Iterator[_Found]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise GeoError(f"{path} cannot be read as a list of scenes ({error}); write one path a line") from error
+    # A line ends at a line feed alone: names may hold what else Python splits lines at.
+    lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise GeoError(f"list {path} names no scene; write one path a line")
@@ -186,14 +204,21 @@ def _stac(href: str, asset: str | None) -> Iterator[_Found]:
     if not items:
         raise GeoError(f"{href} is an item collection without items; nothing is left to do")
     for item in items:
-        yield _item(item, location, asset)
+        try:
+            found = _item(item, location, asset)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise GeoError(f"{href}: item {item.id!r} cannot be understood ({error}); correct it") from error
+        yield found
 
 
 def _item(item: Any, location: str, asset: str | None) -> _Found:
     import pystac
 
+    collection = item.collection_id
+    if not isinstance(item.id, str) or not isinstance(collection, str | None):
+        raise TypeError(f"id and collection are texts, not {item.id!r} and {collection!r}")
     stem = re.sub(r"[^\w.+-]+", "_", item.id).strip(".") or "item"
-    folders = tuple(part for part in (item.collection_id,) if part)
+    folders = (collection,) if collection else ()
     keys = list(item.assets)
     rasters = [key for key, value in item.assets.items() if _is_geotiff(value)]
     if asset is not None:
@@ -225,8 +250,8 @@ def _as_url(href: str) -> str:
 
 
 def _named(found: list[_Found]) -> list[SceneRef]:
-    """Give each scene a name of its own."""
-    names = [one.stem for one in found]
+    """Give each scene a safe name of its own."""
+    names = [safe_name(one.stem) for one in found]
     for depth in range(1, 64):
         groups = _groups(names)
         if not groups:
@@ -234,7 +259,7 @@ def _named(found: list[_Found]) -> list[SceneRef]:
         for group in groups:
             for index in group:
                 one = found[index]
-                names[index] = "_".join([*reversed(one.folders[:depth]), one.stem])
+                names[index] = safe_name("_".join([*reversed(one.folders[:depth]), one.stem]))
     for group in _groups(names):
         first, second = (found[index].path for index in group[:2])
         raise GeoError(
@@ -248,5 +273,5 @@ def _groups(names: list[str]) -> list[list[int]]:
     """Indices of names that are one to some file system."""
     places: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
-        places[name.casefold()].append(index)
+        places[same_name_key(name)].append(index)
     return [group for group in places.values() if len(group) > 1]

@@ -113,6 +113,12 @@ class Scene:
         """Whether the scene has a place on a map; else all its coordinates are pixels."""
         return self.crs is not None
 
+    @property
+    def files(self) -> list[Path]:
+        """The files on this machine that it is read from, side files and the parts of a mosaic included."""
+        with self._handles.borrow() as dataset:
+            return [Path(name) for name in dataset.files if Path(name).is_file()]
+
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the pixels that are read, as JSON: two scenes with the same one give the same values.
 

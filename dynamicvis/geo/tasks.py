@@ -43,7 +43,8 @@ class Scenery:
         before: the earlier one of a pair.
         card: of the model.
         grid: the tiles.
-        outputs: which files.
+        outputs: which files, under the names that they have while they are made.
+        layer: name of the layer of vector files.
         tags: provenance, for the rasters.
         creation_options: of GDAL's COG driver.
     """
@@ -54,6 +55,7 @@ class Scenery:
     card: ModelCard
     grid: Grid
     outputs: Outputs
+    layer: str
     tags: Mapping[str, str]
     creation_options: Mapping[str, str]
 
@@ -198,7 +200,8 @@ class Objects(Task):
         batches = [_part(features, start) for start in range(0, len(features), _BATCH)]
         for suffix in outputs.vectors:
             path = staging / outputs.name(suffix)
-            write_vectors(path, batches, scenery.place, scenery.card.classes, multi=masked)
+            classes = scenery.card.classes
+            write_vectors(path, batches, scenery.place, classes, multi=masked, layer=scenery.layer)
         self._write_pictures(staging, ObjectLayer(batches, filled=masked))
         return self._named(Counter(kept.labels.tolist()))
 
@@ -229,7 +232,8 @@ class ClassMap(Task):
         pixels = self._write_maps(work, targets)["classes"]
         polygons = _Regions(classes, confidence, set() if card.background is None else {card.background})
         for suffix in outputs.vectors:
-            write_vectors(staging / outputs.name(suffix), polygons, scenery.place, card.classes)
+            path = staging / outputs.name(suffix)
+            write_vectors(path, polygons, scenery.place, card.classes, layer=scenery.layer)
         hidden = () if card.background is None else (card.background,)
         self._write_pictures(staging, ClassLayer(classes, hidden, pixels[: len(card.classes)].tolist()))
         return self._named(polygons.counts) if outputs.vectors else {}
@@ -261,7 +265,8 @@ class Cells(Task):
         features = _CellFeatures(scenery.grid, work, embedding=self._is_embedding)
         classes = scenery.card.classes or ("",)
         for suffix in outputs.vectors:
-            write_vectors(staging / outputs.name(suffix), features, scenery.place, classes)
+            path = staging / outputs.name(suffix)
+            write_vectors(path, features, scenery.place, classes, layer=scenery.layer)
         self._write_pictures(staging, self._layer(raster))
         counts: Counter[int] = Counter()
         if not self._is_embedding:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,10 @@ _ROW_GROUP_BYTES = 1 << 26
 # GeoPackage holds the time of its last change. A fixed one keeps equal results equal byte for byte.
 _NO_DATE = "1970-01-01T00:00:00.000Z"
 _END_OF_GEOJSON = b"]\n}\n"
+# Prefixes and names of tables that GeoPackage, SQLite, GDAL and QGIS keep for themselves.
+_RESERVED = re.compile(r"(v?gpkg|sqlite_|rtree_)|(layer_styles|ogr_empty_table|qgis_projects)$", re.I)
+# What pyogrio takes for a part of an address, and GDAL for the end of a folder.
+_MISREAD = re.compile(r"[\x00-\x1f;!\\]")
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def write_vectors(
     classes: Sequence[str],
     *,
     multi: bool = False,
+    layer: str | None = None,
 ) -> int:
     """Write polygons in the format that the suffix names, a batch in memory at a time.
 
@@ -96,6 +102,7 @@ def write_vectors(
         place: of the scene.
         classes: names that the labels point to.
         multi: declare and write multipolygons, also for polygons of one part. Needed when some have more.
+        layer: what the layer is called, where the format has a name for it; by default after the file, by `layer_name`.
 
     Returns:
         Number of polygons written.
@@ -110,12 +117,13 @@ def write_vectors(
     if write is None:
         known = ", ".join(VECTOR_SUFFIXES)
         raise GeoError(f"{path.name} has no suffix of a vector format; name it with one of {known}")
-    stream = _Stream(batches, place, classes, multi, path)
+    stream = _Stream(batches, place, classes, multi, path, layer_name(path.stem) if layer is None else layer)
     try:
         with tempfile.TemporaryDirectory(prefix=".dynamicvis-", dir=path.parent) as folder:
-            staged = Path(folder) / path.name
+            staged = Path(folder) / f"layer{path.suffix.lower()}"
             try:
-                write(staged, stream)
+                with _as_gdal_reads(staged) as readable:
+                    write(readable, stream)
             except Exception as error:
                 # What a batch raised reaches us as an error of Arrow's or GDAL's.
                 if stream.error is not None:
@@ -129,22 +137,54 @@ def write_vectors(
     return stream.count
 
 
+def layer_name(name: str) -> str:
+    """A name for a layer, of any text, that no SQL of a GeoPackage stumbles over.
+
+    It begins with a letter, a digit or ``_``, has no quotes, brackets, semicolons, backslashes or control characters,
+    and is none of the names that GeoPackage and its readers keep for themselves. Others stay as they are.
+    """
+    layer = "".join("_" if not one.isprintable() or one in "\"'`;[]\\" else one for one in name)
+    if not re.match(r"\w", layer) or _RESERVED.match(layer):
+        layer = f"layer_{layer.lstrip('_')}"
+    return layer
+
+
+@contextmanager
+def _as_gdal_reads(path: Path) -> Iterator[Path]:
+    """The path, or another one to the same place where pyogrio or GDAL would take a part of it for something else."""
+    folder = path.parent.absolute()
+    if _MISREAD.search(str(folder)) is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as other:
+        (Path(other) / "folder").symlink_to(folder, target_is_directory=True)
+        yield Path(other) / "folder" / path.name
+
+
 class _Stream:
     """Batches of features as record batches of Arrow.
 
     Attributes:
         error: what the source of the batches raised.
+        layer: what the layer is called.
         count, bounds, kinds: of the features handed out so far; bounds in map coordinates.
     """
 
     def __init__(
-        self, batches: Iterable[Features], place: Place, classes: Sequence[str], multi: bool, path: Path
+        self,
+        batches: Iterable[Features],
+        place: Place,
+        classes: Sequence[str],
+        multi: bool,
+        path: Path,
+        layer: str,
     ) -> None:
         self._batches = iter(batches)
         self._classes = np.array([*classes], dtype=object)
         self.place = place
         self.multi = multi
         self.path = path
+        self.layer = layer
         self.error: Exception | None = None
         self.count = 0
         self.kinds: set[str] = set()
@@ -238,7 +278,7 @@ def _write_geopackage(path: Path, stream: _Stream) -> None:
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date or _NO_DATE})
     try:
         _write_gdal(path, "GPKG", stream, {"GEOMETRY_NAME": "geom", **undefined_cartesian})
-        _check_geopackage(path, stream.count)
+        _check_geopackage(path, stream)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
 
@@ -269,7 +309,7 @@ def _write_gdal(
     import pyogrio.raw
 
     if stream.vectors:
-        raise GeoError(f"{path.name} cannot hold the vectors of column '{stream.vectors[0]}'; name it .parquet")
+        raise GeoError(f"{stream.path.name} cannot hold the vectors of column '{stream.vectors[0]}'; name it .parquet")
     crs = stream.place.crs
     reader = pa.RecordBatchReader.from_batches(stream.schema(), stream.records(check))
     with warnings.catch_warnings():
@@ -277,7 +317,7 @@ def _write_gdal(
         pyogrio.raw.write_arrow(
             reader,
             path,
-            layer=path.stem,
+            layer=stream.layer,
             driver=driver,
             geometry_name="geometry",
             geometry_type="MultiPolygon" if stream.multi else "Polygon",
@@ -286,12 +326,14 @@ def _write_gdal(
         )
 
 
-def _check_geopackage(path: Path, count: int) -> None:
+def _check_geopackage(path: Path, stream: _Stream) -> None:
     """Raise if the file is not whole: GDAL keeps silent on a disk that is full when it closes a file."""
     with closing(sqlite3.connect(path)) as database:
-        (written,) = database.execute(f"SELECT count(*) FROM {_quoted(path.stem)}").fetchone()
-        index = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{path.stem}_geom",)).fetchone()
-    if written != count or index is None:
+        (written,) = database.execute(f"SELECT count(*) FROM {_quoted(stream.layer)}").fetchone()
+        index = database.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{stream.layer}_geom",)
+        ).fetchone()
+    if written != stream.count or index is None:
         raise OSError("its end is missing")
 
 

@@ -5,6 +5,10 @@ bands' files. It has a name of its own that never comes again, so a process that
 finished the work and begun another one, finds nothing and harms nothing. Every file is written elsewhere, brought to
 the disk and renamed, so that what has a journal entry is whole, whenever the process or the machine stopped. What stays
 after a run is ``.dynamicvis/NAME/record.json``, the record of a finished one.
+
+What is removed is ours: a folder of work is marked by the plan in it, which is its first file and its last, and of
+what lies in it, only files with the names that a run gives are removed. Whatever else there is stays, and its folder
+with it.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -21,16 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamicvis.files import replacing, sync_file, sync_folder
+from dynamicvis.files import replacing, safe_name, sync_file, sync_folder
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.leases import Leases
-from dynamicvis.geo.publish import move_all
+from dynamicvis.geo.publish import BEFORE, give_back, move_all
 
 FOLDER = ".dynamicvis"
 _PLAN = "plan.json"
 _FINISH = "finish"
-_LONGEST = 150  # bytes of a folder's name
+_LONGEST = 60  # bytes of a folder's name
 _POLL = 0.2  # seconds between two looks at what another process does
+STAGED = "result"  # stem of outputs, and of files made on the way to them, until they are published
+_WORK = re.compile("[0-9a-f]{12}")  # name of a folder of work
+_DRAFT = re.compile(r"\.[0-9a-f]{32}([-.].*)?")  # name of a file or folder in the making
+_OURS = re.compile(rf"band-\d+\.(json|raw|npz)|publishing\.json|.*\.(lease|eviction)|{STAGED}[-.].*|{_DRAFT.pattern}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ class Work:
         if self.folder.exists() and not any(self.folder.glob("band-*.json")):
             with suppress(OSError), self._place.guard():
                 if not any(self.folder.glob("band-*.json")) and not self._leases.others():
-                    discard(self.folder)
+                    self._place.discard(self.folder)
 
     def stay(self) -> None:
         """Show others that somebody is here, even between two units, until `leave`."""
@@ -181,10 +190,10 @@ class Work:
             self.result = result
         except Hopeless:
             with self._place.guard():
-                discard(self.folder)
+                self._place.discard(self.folder)
             raise
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            self._place.discard_staging(staging)
 
     @property
     def plan_hash(self) -> str:
@@ -203,11 +212,13 @@ class WorkPlace:
         out_dir: folder of the outputs.
         name: of this set of outputs.
         outputs: names of the files in ``out_dir``.
+        staged: their names while they are made; the same ones if not given.
     """
 
-    def __init__(self, out_dir: Path, name: str, outputs: Sequence[str]) -> None:
+    def __init__(self, out_dir: Path, name: str, outputs: Sequence[str], staged: Sequence[str] | None = None) -> None:
         self.out_dir, self.outputs = out_dir, tuple(outputs)
-        self.root = out_dir / FOLDER / _short(name)
+        self._staged = dict(zip(outputs, staged or outputs, strict=True))
+        self.root = out_dir / FOLDER / _folder_name(name)
         self._record = self.root / "record.json"
 
     def record(self, plan: Plan) -> dict[str, Any] | None:
@@ -249,16 +260,17 @@ class WorkPlace:
             campaign: name of a call that several processes make: outputs of another one of them are never replaced.
 
         Raises:
-            GeoError: an output exists, the folder cannot be written to, another run is at work here, or an interrupted
-                one had other options.
+            GeoError: an output exists, the folder cannot be written to, a link or a file stands where the work is kept,
+                another run is at work here, or an interrupted one had other options.
         """
+        self._check_folders()
         made = [folder for folder in (self.out_dir, *self.out_dir.parents) if not folder.exists()]
         try:
             try:
                 with self.guard():
                     work = self._enter(plan, resume=resume, overwrite=overwrite, reuse=reuse, campaign=campaign)
             except OSError as error:
-                reason = "it is a file" if self.out_dir.is_file() else error.strerror or error
+                reason = error.strerror or error
                 raise GeoError(f"cannot write to folder {self.out_dir} ({reason}); choose another output") from error
             try:
                 yield work
@@ -284,24 +296,57 @@ class WorkPlace:
         self, work: Work, staging: Path, result: Mapping[str, Any], *, overwrite: bool, keep_record: bool
     ) -> None:
         """Move all outputs into place, or none, and remove the work, with or without leaving a record."""
-        sizes = {name: (staging / name).stat().st_size for name in self.outputs}
-        for name in self.outputs:
-            sync_file(staging / name)
+        sizes = {name: (staging / made).stat().st_size for name, made in self._staged.items()}
+        for made in self._staged.values():
+            sync_file(staging / made)
         begun = work.folder / "publishing.json"
         with self.guard():
             if work.gone:
                 return
-            # An output is there already when the process that moved it was killed before it had moved all.
-            if not begun.exists():
-                self._check_outputs(overwrite)
-                write_json(begun, {})
-            self._record.unlink(missing_ok=True)
-            move_all(staging, self.out_dir, self.outputs)
-            sync_folder(self.out_dir)
-            if keep_record:
-                record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
-                write_json(self._record, record)
-            discard(work.folder)
+            try:
+                # An output is there already when the process that moved it was killed before it had moved all.
+                if not begun.exists():
+                    self._check_outputs(overwrite)
+                    write_json(begun, {})
+                self._record.unlink(missing_ok=True)
+                move_all(staging, self.out_dir, self._staged)
+                sync_folder(self.out_dir)
+                if keep_record:
+                    record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
+                    write_json(self._record, record)
+            except OSError as error:
+                raise GeoError(
+                    f"{self.outputs[0]} cannot be put into {self.out_dir} ({error.strerror or error}); what is done is "
+                    "kept: mend that and start again"
+                ) from error
+            self.discard(work.folder)
+
+    def discard(self, folder: Path) -> None:
+        """Remove a folder of work; it is gone for all processes at one moment."""
+        removed = folder.with_name(f".{folder.name}")
+        with suppress(FileNotFoundError):
+            folder.rename(removed)
+        self._remove(removed)
+
+    def discard_staging(self, staging: Path) -> None:
+        """Remove a folder of outputs in the making, once what they were to replace is back in its place."""
+        with suppress(FileNotFoundError):
+            give_back(staging / BEFORE, self.out_dir)
+        shutil.rmtree(staging, ignore_errors=True)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a folder if it is one of work; what is not of a run stays in it."""
+        with suppress(OSError):
+            if (folder / _PLAN).is_file() and not folder.is_symlink():
+                for path in folder.iterdir():
+                    if _OURS.fullmatch(path.name) is None:
+                        continue
+                    if path.is_dir() and not path.is_symlink():
+                        self.discard_staging(path)
+                    else:
+                        path.unlink(missing_ok=True)
+                (folder / _PLAN).unlink(missing_ok=True)
+            folder.rmdir()
 
     def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None) -> Work:
         def work(folder: Path, choices: Mapping[str, Any], result: dict[str, Any] | None = None) -> Work:
@@ -332,10 +377,17 @@ class WorkPlace:
             return work(self.root / "finished", {}, finished)
         self._check_outputs(overwrite)
         if begun is not None:
-            discard(begun[0])
+            self.discard(begun[0])
         folder = self.root / uuid.uuid4().hex[:12]
-        folder.mkdir()
-        write_json(folder / _PLAN, {"hash": plan.hash, "options": plan.options, "choices": plan.choices})
+        making = folder.with_name(f".{folder.name}")
+        making.mkdir()
+        # First of all the mark of the folder, and its own name when the mark is whole.
+        (making / _PLAN).write_text(
+            json.dumps({"hash": plan.hash, "options": plan.options, "choices": plan.choices}), encoding="utf-8"
+        )
+        sync_file(making / _PLAN)
+        making.rename(folder)
+        sync_folder(self.root)
         new = work(folder, plan.choices)
         new.stay()
         return new
@@ -344,30 +396,44 @@ class WorkPlace:
         """The folder of unfinished work, with its plan; what killed processes left half-made is removed."""
         found = None
         for path in list(self.root.iterdir()):
+            if path.is_symlink():
+                continue
             if path.is_dir():
-                if not path.name.startswith(".") and (path / _PLAN).exists():
-                    found = path, json.loads((path / _PLAN).read_text())
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
-            elif path.name.startswith("."):
+                if _WORK.fullmatch(path.name):
+                    plan = _read_plan(path / _PLAN)
+                    found = found if plan is None else (path, plan)
+                elif path.name[0] == "." and _WORK.fullmatch(path.name[1:]):
+                    self._remove(path)
+            elif _DRAFT.fullmatch(path.name):
                 # If it is somebody's who waits for the guard, he tries again.
                 path.unlink(missing_ok=True)
         return found
+
+    def _check_folders(self) -> None:
+        """Refuse to work through a link: it may lead to another disk, or to files of somebody else."""
+        for folder in (self.root.parent, self.root):
+            if folder.is_symlink():
+                raise GeoError(
+                    f"{folder} is a link, where unfinished work is to be kept beside the outputs; remove the link, or "
+                    "choose another output"
+                )
+            if folder.exists() and not folder.is_dir():
+                raise GeoError(
+                    f"{folder} is a file, where a folder for unfinished work is to be; move it away, or choose another "
+                    "output"
+                )
+        for folder in (self.out_dir, *self.out_dir.absolute().parents):
+            if folder.is_symlink() and not folder.exists():
+                raise GeoError(f"{folder} is a link to nothing; choose another output")
+            if folder.exists() and not folder.is_dir():
+                raise GeoError(f"cannot write to folder {self.out_dir} ({folder} is a file); choose another output")
 
     def _check_outputs(self, overwrite: bool) -> None:
         for path in (self.out_dir / name for name in self.outputs):
             if path.is_dir():
                 raise GeoError(f"{path} is a folder where a file is to be written; choose another output")
-            if path.exists() and not overwrite:
+            if os.path.lexists(path) and not overwrite:
                 raise GeoError(f"{path} exists already; add --overwrite to replace it, or choose another output")
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder of work; it is gone for all processes at one moment."""
-    removed = folder.with_name(f".{folder.name}")
-    with suppress(FileNotFoundError):
-        folder.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -376,12 +442,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         draft.write_text(json.dumps(content))
 
 
-def _short(name: str) -> str:
-    """A name for a folder, where that of an output may be too long with what is added to it."""
-    if len(os.fsencode(name)) <= _LONGEST:
+def _read_plan(path: Path) -> dict[str, Any] | None:
+    """The plan that marks a folder of work; None for any other file."""
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(plan, dict) and plan.keys() >= {"hash", "options", "choices"}
+    return plan if is_ours else None
+
+
+def _folder_name(name: str) -> str:
+    """A name for a folder, short enough for what is put into it, of that of an output."""
+    safe = safe_name(name)
+    if safe == name and len(os.fsencode(name)) <= _LONGEST:
         return name
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return f"{os.fsencode(name)[:_LONGEST].decode(errors='ignore')}-{digest}"
+    return f"{safe.encode()[: _LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
