@@ -15,6 +15,7 @@ import torch
 
 from dynamicvis.backbone.model import resize_position_embedding
 from dynamicvis.tensors import tensor_problem, weight_problem
+from dynamicvis.text import printable
 
 if TYPE_CHECKING:
     from dynamicvis.backbone import DynamicVis
@@ -119,9 +120,7 @@ def load_checkpoint(
         if name not in source:
             continue
         if (problem := weight_problem(name, source[name], parameter)) is not None:
-            raise CheckpointError(
-                f"checkpoint {path}: {name} {problem}; give a checkpoint of a run that did not diverge"
-            )
+            raise CheckpointError(f"checkpoint {path}: {name} {problem}; give a checkpoint of a run that went well")
         value = _adapt(name, source[name].to(parameter.dtype), backbone)
         if value.shape != source[name].shape:
             adapted[name] = f"{tuple(source[name].shape)} -> {tuple(value.shape)}"
@@ -203,12 +202,6 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
         return _restored(content, {})
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({printable(str(error))})") from error
-
-
-def printable(text: str, longest: int = 200) -> str:
-    """Text from a file for a message: one line, without what a terminal would obey, cut where it is too long."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
-    return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 _DEEPEST_CONTAINER = 4  # containers in one another: {"model": {"state_dict": ...}}

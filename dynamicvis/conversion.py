@@ -15,6 +15,8 @@ from dynamicvis.backbone import create_backbone
 from dynamicvis.backbone.variants import VARIANTS
 from dynamicvis.checkpoint import CheckpointError, read_tensors, rename_reference_key
 from dynamicvis.files import replacing
+from dynamicvis.tensors import weight_problem
+from dynamicvis.text import printable
 
 _MERGE = re.compile(r"^stages\.(\d+)\.merge\.projection\.weight$")
 _BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
@@ -93,7 +95,11 @@ def convert_reference(source: str | Path, out: str | Path) -> ConversionReport:
         raise CheckpointError(f"{out} must end in .pth or .safetensors")
     if out.resolve() == source.resolve():
         raise CheckpointError(f"{out} is the checkpoint itself; give another name for the result")
-    backbone, others = _split(read_tensors(source), source)
+    tensors = read_tensors(source)
+    for name, value in tensors.items():
+        if (problem := weight_problem(name, value)) is not None:
+            raise CheckpointError(f"{source}: {printable(name)} {problem}; give a checkpoint of a run that went well")
+    backbone, others = _split(tensors, source)
     settings = _settings(backbone, source)
     with torch.device("meta"):
         expected = create_backbone(**settings).state_dict()
@@ -118,7 +124,6 @@ def convert_reference(source: str | Path, out: str | Path) -> ConversionReport:
 
 def _split(tensors: Mapping[str, Tensor], source: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors of the backbone by our names, without prefix; and all others by theirs."""
-    tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     whole = any(key.startswith("backbone.") for key in tensors)
     backbone: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}

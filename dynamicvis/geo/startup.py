@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from dynamicvis.model_card import OPENMMLAB_PACKAGES, ModelCard
+from dynamicvis.model_config import scopes_of
 
 _SIBLINGS = {"mmdet", "mmseg", "mmpretrain"}
 _MMSEG_BY_MMDET = ("Mask2FormerHead", "MaskFormerHead")
@@ -27,7 +28,7 @@ def quick_imports(card: ModelCard) -> Iterator[None]:
         yield
         return
     text = json.dumps(card.config)
-    unused = {name for name in _SIBLINGS - {OPENMMLAB_PACKAGES.get(card.task)} if f'"{name}.' not in text}
+    unused = _SIBLINGS - {OPENMMLAB_PACKAGES.get(card.task)} - scopes_of(card.config)
     if any(word in text for word in _MMSEG_BY_MMDET):
         unused -= {"mmdet"}
     if "timm" not in text.lower():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import colorsys
 import json
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from dynamicvis.checkpoint import CheckpointError, read_tensors
+from dynamicvis.files import read_text
 from dynamicvis.model_card import ModelCard, ModelFileError, save_model
+
+_logger = logging.getLogger(__name__)
 
 _RGB = ("red", "green", "blue")
 _BACKGROUNDS = ("background", "unchanged")
@@ -31,6 +35,9 @@ def export_model(
 ) -> ModelCard:
     """Write a model file with float16 weights and a card made from the config.
 
+    A tensor whose values float16 cannot hold, too large or too small, stays in float32; the log names it. Nothing in
+    the checkpoint is executed.
+
     The config must have a ``model_card`` dictionary with the fields of :class:`ModelCard` that cannot be read from it:
     description, value_range, gsd, training_data, license, tile and overlap where the model is not tested by sliding a
     window, and score_threshold where it finds objects. It may have any other field, which then replaces what the config
@@ -40,7 +47,8 @@ def export_model(
 
     Args:
         config_path: config that the checkpoint was trained with.
-        checkpoint: checkpoint of a run; where weights were averaged, those are what its state dict holds.
+        checkpoint: checkpoint of a run, as `dynamicvis.checkpoint.read_tensors` reads it; where weights were averaged,
+            those are written.
         out: file to write, replaced if it exists.
         name: name of the model.
         metrics: JSON file with figures by name, as written by ``tools/test.py``.
@@ -50,12 +58,16 @@ def export_model(
         The card.
 
     Raises:
-        ModelFileError: the config lacks card values, or the checkpoint cannot be read or lacks the backbone.
+        ModelFileError: the config lacks card values or builds what a model file may not, see
+            `dynamicvis.model_config`; or the checkpoint cannot be read, lacks the backbone or holds NaN.
     """
     config = Config.fromfile(config_path)
     if "model_card" not in config:
         raise ModelFileError(f"{config_path} has no model_card, a dictionary of what its other settings do not say")
     given: dict[str, Any] = config.model_card.to_dict()
+    for field in ("description", "training_data", "license"):
+        if isinstance(given.get(field), str):
+            given[field] = " ".join(given[field].split())  # text of several lines in the config
     if score_threshold is not None:
         given["score_threshold"] = score_threshold
     task = given.pop("task", None) or _task(config)
@@ -82,11 +94,24 @@ def export_model(
 
 
 def _figures(path: Path) -> dict[str, float]:
-    """Metrics, less those at thresholds chosen on the split itself, which say nothing about other data."""
+    """Metrics, less those at thresholds chosen on the split itself, which say nothing about other data.
+
+    What is no finite number, such as the score of a class that the split lacks, is left out.
+    """
+    try:
+        metrics = json.loads(read_text(path))
+    except ValueError as error:
+        raise ModelFileError(f"{path} is no JSON; give the metrics.json of tools/test.py") from error
+    if not isinstance(metrics, dict):
+        raise ModelFileError(f"{path} holds no figures by name; give the metrics.json of tools/test.py")
     return {
         name: value
-        for name, value in json.loads(path.read_text()).items()
-        if "best_" not in name and "balanced_" not in name
+        for name, value in metrics.items()
+        if "best_" not in name
+        and "balanced_" not in name
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
     }
 
 
@@ -132,9 +157,14 @@ def _without_files(values: Any) -> Any:
     return {
         key: _without_files(value)
         for key, value in values.items()
-        if not (key == "init_cfg" and isinstance(value, dict) and value.get("type") == "Pretrained")
-        and not (key == "pretrained" and isinstance(value, str))
+        if not (key == "init_cfg" and _is_pretrained(value)) and not (key == "pretrained" and isinstance(value, str))
     }
+
+
+def _is_pretrained(value: Any) -> bool:
+    """Whether an ``init_cfg``, or one of several, reads a file."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(part, dict) and part.get("type") == "Pretrained" for part in parts)
 
 
 def _used(state: Mapping[str, Tensor], task: str, checkpoint: str | Path) -> dict[str, Tensor]:
@@ -269,14 +299,29 @@ def _enlargement(config: Config, image_size: int | None) -> dict[str, Any]:
 
 def _load_state_dict(checkpoint: str | Path) -> dict[str, Tensor]:
     try:
-        # A run's own checkpoint: besides tensors it holds the runner's history, which weights_only refuses.
-        content = torch.load(checkpoint, map_location="cpu", weights_only=False)
-        return content["state_dict"]
-    except FileNotFoundError as error:
-        raise ModelFileError(f"checkpoint {checkpoint} does not exist") from error
-    except (KeyError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        raise ModelFileError(f"{checkpoint} is truncated or no checkpoint of a training run ({error})") from error
+        return read_tensors(checkpoint)
+    except CheckpointError as error:
+        raise ModelFileError(str(error)) from error
 
 
 def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    """Weights in float16, those that it cannot hold in float32, named in the log."""
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    kept = [key for key, value in tensors.items() if value.is_floating_point() and not _held(key, value, halves[key])]
+    if kept:
+        _logger.warning("kept in float32, for float16 cannot hold their values: %s", ", ".join(kept))
+    return halves | {key: tensors[key].float() for key in kept}
+
+
+def _held(name: str, value: Tensor, half: Tensor) -> bool:
+    """Whether float16 holds a tensor as closely as it holds numbers of its own range.
+
+    Of a variance, each value must be: a norm divides by its root. Elsewhere numbers far below the largest one add
+    nothing, unless all are so small.
+    """
+    if not value.numel():
+        return True
+    magnitude = value.double().abs()
+    error = (value.double() - half.double()).abs()
+    scale = magnitude if name.endswith("running_var") else magnitude.max()
+    return bool((error <= scale * 2.0**-10).all())

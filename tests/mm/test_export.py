@@ -134,7 +134,11 @@ def test_the_config_may_say_more_than_its_data_set(checkpoint: Path) -> None:
         ("ship_detection/dynamicvis-nano_fcos_sen2ships.py", {"metainfo.bands": None}, "name"),
         ("change_detection/dynamicvis-nano_siamese-unet_oscd.py", {"mean": [1, 2, 3, 4, 5, 6]}, "differ between"),
         ("change_detection/dynamicvis-nano_siamese-unet_oscd.py", {"mean": None}, "has no mean and std"),
-        ("image_retrieval/dynamicvis-nano_embedding_ucmerced.py", {"state": {"head.x": 1}}, "no weights of a backbone"),
+        (
+            "image_retrieval/dynamicvis-nano_embedding_ucmerced.py",
+            {"state": {"head.x": torch.ones(1)}},
+            "no weights of a backbone",
+        ),
     ],
 )
 def test_what_a_card_lacks_is_named(name: str, changes: dict[str, Any], message: str, checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dynamicvis.mm.inference.building import build_backbone, build_model, load_weights, quiet, silence
+from dynamicvis.mm.inference.building import build_backbone, build_model, check_fit, load_weights, quiet, silence
 from dynamicvis.mm.inference.tile_model import OpenMMLabModel
 from dynamicvis.model_card import read_card
 
@@ -32,5 +32,6 @@ def load_tile_model(
     with quiet():
         model = build_model(card, path) if whole else build_backbone(card, path)
     silence()
+    check_fit(model, card, path)
     load_weights(model, path, "" if whole else "backbone.")
     return OpenMMLabModel(model.eval(), card, torch.device(device), selection=selection, embedding=not whole)

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.model_card import ModelCard, ModelFileError
 from dynamicvis.retrieval import spatial_mean
+from dynamicvis.text import printable
 
 _STRIDES = (4, 8, 16, 32)  # of the backbone's stages
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class OpenMMLabModel:
 
         Raises:
             ValueError: ``images`` has another shape or number of bands.
+            ModelFileError: the model cannot compute what its card says.
         """
         bands = self._dates * len(self.card.bands)
         if images.ndim != 4 or images.shape[1] != bands or not images.size:
@@ -89,7 +92,16 @@ class OpenMMLabModel:
             )
         with torch.inference_mode():
             batch = self._prepare(images)
-            outputs = _ANSWERS[self.card.task](self._model, batch, self.card)
+            try:
+                outputs = _ANSWERS[self.card.task](self._model, batch, self.card)
+            except torch.OutOfMemoryError:
+                raise
+            except _FAULTS as error:  # OpenMMLab's code, led astray by the settings in the file
+                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+                raise ModelFileError(
+                    f"model '{self.card.name}' fails on windows of shape {tuple(images.shape)} ({reason}); its card "
+                    "describes a model that cannot run: export it again"
+                ) from error
             if self._selecting:
                 outputs = replace(outputs, maps={**outputs.maps, "selection": self._selection(batch)})
         return outputs
