@@ -29,18 +29,26 @@ class SelectiveBlock(nn.Module):
         residual: ``"softmax"`` adds to every token itself times its weight; ``"identity"`` leaves the unselected as
             they are.
         token_order: order in which the selected tokens are scanned, descending ``"score"`` or ``"raster"``.
+        drop_path: probability, in [0, 1), that what the mixer adds is left out in training, drawn for each image.
 
     Source: arXiv 2503.16426, section 3.3 (selective region-aware mixer).
     """
 
     def __init__(
-        self, dim: int, keep_ratio: float | None, global_tokens: bool, residual: Residual, token_order: TokenOrder
+        self,
+        dim: int,
+        keep_ratio: float | None,
+        global_tokens: bool,
+        residual: Residual,
+        token_order: TokenOrder,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.keep_ratio = keep_ratio
         self.global_tokens = global_tokens
         self.residual = residual
         self.token_order = token_order
+        self.drop_path = drop_path
         self.router = None if keep_ratio is None else nn.Linear(dim, 1, bias=False)
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self.mixer = BidirectionalMamba(dim)
@@ -78,10 +86,17 @@ class SelectiveBlock(nn.Module):
             sequence = torch.cat([tokens.unflatten(1, grid).mean(dim=2), selected], dim=1)
         if torch.is_autocast_enabled(sequence.device.type):
             sequence = sequence.float()  # torch leaves this norm in the type of its input
-        mixed = selected + self.mixer(self.norm(sequence))[:, -selected.shape[1] :]
+        mixed = selected + self._thin_out(self.mixer(self.norm(sequence))[:, -selected.shape[1] :])
         if indices is None or weights is None:
             return mixed, None
         return scatter_tokens(tokens, mixed, weights, indices, self.residual), indices
+
+    def _thin_out(self, update: torch.Tensor) -> torch.Tensor:
+        """Stochastic depth: in training, the update of whole images is 0 at random, and the others' larger for it."""
+        if not self.training or not self.drop_path:
+            return update
+        kept = update.new_empty(len(update), 1, 1).bernoulli_(1 - self.drop_path)
+        return update * (kept / (1 - self.drop_path))
 
     def _kept(self, length: int) -> int:
         """How many tokens of a grid go through the mixer."""
@@ -124,7 +139,7 @@ class SelectiveBlock(nn.Module):
         if self.global_tokens:
             rms_norm(means, self.norm.weight, self.norm.eps, sequence[:, :rows])
         rms_norm(tokens, self.norm.weight, self.norm.eps, sequence[:, rows:], indices)
-        mixed = self.mixer(sequence, workspace, leading=rows)[:, rows:]
+        mixed = self._thin_out(self.mixer(sequence, workspace, leading=rows)[:, rows:])
         if logits is None or indices is None:
             return tokens.add_(mixed), None
         router = None if following is None or following.router is None else following.router.weight[0]

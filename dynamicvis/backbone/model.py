@@ -105,6 +105,8 @@ class DynamicVis(nn.Module):
         noise: scale of the Gumbel noise on the scores in training: a float (fixed) or a `NoiseDecay`.
         gradient_checkpointing: keep only the tokens between the blocks in training, and compute the inside of each
             block again in the backward pass, with the same noise: less memory, at the price of a second forward.
+        drop_path_rate: stochastic depth in training: the probability, in [0, 1), that the last block adds nothing to an
+            image; those of the blocks before rise linearly from 0.
 
     Attributes:
         record_selection: when True, every forward leaves its selections in ``last_selection``.
@@ -125,6 +127,7 @@ class DynamicVis(nn.Module):
         img_size: int | tuple[int, int] = 512,
         noise: float | NoiseDecay = 0.1,
         gradient_checkpointing: bool = False,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         for name, values in (("dims", dims), ("depths", depths), ("keep_ratios", keep_ratios)):
@@ -136,6 +139,8 @@ class DynamicVis(nn.Module):
         _check_choice("token_order", token_order, ("score", "raster"))
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must lie in [0, 1), got {drop_path_rate}")
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if min(height, width) < 1 or height % _TOTAL_STRIDE or width % _TOTAL_STRIDE:
             raise ValueError(f"img_size must be a positive multiple of {_TOTAL_STRIDE}, got {img_size}")
@@ -149,6 +154,7 @@ class DynamicVis(nn.Module):
         self.last_selection: tuple[Selection, ...] | None = None
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dims[0]))
         inputs = (in_channels, *dims)
+        rates = (drop_path_rate * index / max(sum(depths) - 1, 1) for index in range(sum(depths)))
         self.stages = nn.ModuleList(
             Stage(
                 inputs[s],
@@ -156,7 +162,7 @@ class DynamicVis(nn.Module):
                 _KERNELS[s],
                 _STRIDES[s],
                 [
-                    SelectiveBlock(dims[s], keep_ratios[s], global_tokens, residual, token_order)
+                    SelectiveBlock(dims[s], keep_ratios[s], global_tokens, residual, token_order, next(rates))
                     for _ in range(depths[s])
                 ],
             )
