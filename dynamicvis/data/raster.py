@@ -14,6 +14,8 @@ from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from dynamicvis.raster_files import RasterFileError, reading
+
 
 class DataError(ValueError):
     """A file of a data set that cannot be used; the message is one sentence naming it and what is wrong."""
@@ -23,7 +25,7 @@ def read_raster(path: str | Path, bands: Sequence[int] | None = None) -> NDArray
     """A whole image (H, W, C) in the file's type, its bands in the file's order (so RGB, where OpenCV gives BGR).
 
     Args:
-        path: any file that GDAL reads: GeoTIFF, TIFF, PNG, JPEG, JPEG 2000, ...
+        path: GeoTIFF, TIFF, PNG, JPEG, JPEG 2000 or another format of `dynamicvis.raster_files`.
         bands: numbers of the bands to read, in this order, counted from 1 as GDAL does; None reads all.
 
     Raises:
@@ -53,14 +55,16 @@ def decode_raster(content: bytes, name: str, bands: Sequence[int] | None = None)
 def _read(path: str, name: str, bands: Sequence[int] | None) -> NDArray[Any]:
     try:
         # GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
-        with warnings.catch_warnings(), rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
+            with reading(path, GDAL_PNG_WHOLE_IMAGE_OPTIM="NO") as file:
                 numbers = list(range(1, file.count + 1) if bands is None else bands)
                 wrong = [number for number in numbers if not 1 <= number <= file.count]
                 if wrong:
                     raise DataError(f"{name} has no band {wrong[0]}; it has bands 1 to {file.count}")
                 return np.ascontiguousarray(file.read(numbers).transpose(1, 2, 0))
+    except RasterFileError as error:
+        raise DataError(str(error).replace(path, name)) from error
     except (RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).replace(path, "").strip(" :'\"")
         raise DataError(

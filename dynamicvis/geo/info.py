@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from dynamicvis.model_card import ModelCard
 
 _WHOLE = 1 << 22  # pixels up to which a scene is read whole; of a larger one samples are
 _SAMPLES = 8  # windows along each axis
-_SAMPLE = 256  # edge of a sample, pixels
+_MANY_BANDS = 32  # from which on fewer pixels are looked at, so that memory does not depend on the number of bands
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def describe_scene(
     """Look at a scene as a model would.
 
     Statistics of a scene of more than four million pixels are those of 64 windows spread over it, so that the answer
-    takes a second for a scene of any size.
+    takes a second for a scene of any size. With more than 32 bands there are as many fewer pixels.
 
     Args:
         path, bands, nodata, bounds: as for `Scene`.
@@ -192,26 +193,30 @@ def _band(scene: Scene, index: int, values: NDArray[np.float32]) -> BandInfo:
 def _sample(scene: Scene) -> tuple[NDArray[np.float32], int]:
     """Values (bands, N) of the pixels with data among those looked at, and the number of the latter."""
     parts, looked_at = [], 0
-    for window in _windows(scene.height, scene.width):
+    for window in _windows(scene.height, scene.width, scene.count):
         values, valid = scene.read(window)
         parts.append(values[:, valid])
         looked_at += valid.size
     return np.concatenate(parts, axis=1), looked_at
 
 
-def _windows(height: int, width: int) -> Iterator[Extent]:
-    if height * width <= _WHOLE:
+def _windows(height: int, width: int, bands: int) -> Iterator[Extent]:
+    pixels = int(_WHOLE / max(1.0, bands / _MANY_BANDS))
+    if height * width <= pixels:
         yield Extent(0, 0, width, height)
         return
-    for top in _starts(height):
-        for left in _starts(width):
-            yield Extent(left, top, min(left + _SAMPLE, width), min(top + _SAMPLE, height))
+    # Each read of many bands takes a while of its own, so that there are fewer and not smaller windows.
+    along = _SAMPLES if bands <= _MANY_BANDS else 2
+    edge = max(1, math.isqrt(pixels) // along)
+    for top in _starts(height, edge, along):
+        for left in _starts(width, edge, along):
+            yield Extent(left, top, min(left + edge, width), min(top + edge, height))
 
 
-def _starts(size: int) -> list[int]:
+def _starts(size: int, edge: int, along: int) -> list[int]:
     """Where samples begin along an axis: spread from end to end without overlap."""
-    count = max(1, min(_SAMPLES, size // _SAMPLE))
-    return np.linspace(0, max(size - _SAMPLE, 0), count).astype(int).tolist()
+    count = max(1, min(along, size // edge))
+    return np.linspace(0, max(size - edge, 0), count).astype(int).tolist()
 
 
 def _bounds(scene: Scene) -> tuple[float, float, float, float]:

@@ -18,6 +18,8 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.tiff_blocks import problem_of_tiff
+from dynamicvis.raster_files import RasterFileError, open_raster, opening_options
 
 DEFAULT_CACHE = 64 << 20  # bytes of decoded blocks that GDAL keeps; a scene of 8192 x 8192 bytes fills it
 
@@ -41,13 +43,6 @@ _REMOTE_OPTIONS = {
     "VSI_CACHE_SIZE": str(16 << 20),  # bytes for each handle
 }
 
-# Bytes of a decoded block that one byte of the file can stand for at most, times 8 for values of one bit, which are
-# decoded to bytes. Header damage shows in sizes beyond it.
-_LARGEST_EXPANSION = {"none": 8, "packbits": 8 * 128, "lzw": 8 * 4096, "deflate": 8 * 1100}
-_ANY_EXPANSION = 1 << 20
-_CHECKED_BLOCKS = 1 << 16
-_LEAST_ENTRY = 4  # bytes that a TIFF spends on the place and the size of a block, at least
-
 # Python's warning filters belong to the process: only one thread may change them at a time.
 _filters = threading.RLock()
 
@@ -58,7 +53,8 @@ def is_remote(path: str) -> bool:
 
 
 def gdal_options(path: str) -> dict[str, Any]:
-    """Settings of GDAL for reading one path; those of the environment and of an open `rasterio.Env` go before ours.
+    """Settings of GDAL for reading one path; those of the environment and of an open `rasterio.Env` go before ours, but
+    for those that keep a local file from the network, see `dynamicvis.raster_files`.
 
     For a remote path they are those that GDAL's documentation recommends for cloud-optimised files: no directory
     listing, hence no side-car files (``.msk``, ``.tfw``, ``.ovr``), merged ranges, a cache, retries and time-outs.
@@ -69,7 +65,7 @@ def gdal_options(path: str) -> dict[str, Any]:
         if Path(path).suffix in _EXTENSIONS:
             options["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = ",".join(_EXTENSIONS)
     options = {name: value for name, value in options.items() if name not in os.environ}
-    return options | (getenv() if hasenv() else {})
+    return options | (getenv() if hasenv() else {}) | opening_options(path)
 
 
 @contextmanager
@@ -157,43 +153,30 @@ def without_warnings(*categories: type[Warning]) -> Iterator[None]:
 
 
 def refuse_damaged(dataset: Any, path: str) -> None:
-    """Refuse a local GeoTIFF that is shorter than its own table of blocks says, or claims an impossible size.
+    """Refuse a local file that is shorter than its own table of blocks says, or claims an impossible size.
 
     This finds a file that was cut off before hours are spent on its first part, and a damaged header before memory
-    is spent on it. Blocks that were never written (a sparse file) are no damage.
+    is spent on it. Blocks that were never written (a sparse file) are no damage. GDAL reads the missing end of a raw
+    ENVI file as zeros, so its size is compared, too.
 
     Raises:
         GeoError: the file is cut off or its header is damaged.
     """
-    if dataset.driver != "GTiff" or not Path(path).is_file():
+    if not Path(path).is_file():
         return
-    size = Path(path).stat().st_size
-    by_band = dataset.interleaving is None or dataset.interleaving.value.lower() != "pixel"
-    bands = range(1, dataset.count + 1) if by_band else [1]
-    compression = "none" if dataset.compression is None else dataset.compression.value.lower()
-    expansion = _LARGEST_EXPANSION.get(compression, _ANY_EXPANSION)
-    damaged = f"{path} has a damaged header: it claims {dataset.width} x {dataset.height} pixels; fetch it again"
-    for band in bands:
-        rows, columns = dataset.block_shapes[band - 1]
-        across, down = -(-dataset.width // columns), -(-dataset.height // rows)
-        blocks = across * down
-        if blocks > 64 and blocks * _LEAST_ENTRY * len(bands) > size:
-            raise GeoError(damaged)
-        value_bytes = (1 if by_band else dataset.count) * np.dtype(dataset.dtypes[band - 1]).itemsize
-        tiled = columns < dataset.width or dataset.profile.get("tiled", False)
-        step = max(1, blocks * len(bands) // _CHECKED_BLOCKS)
-        for index in {*range(0, blocks, step), blocks - 1}:
-            place = f"{index % across}_{index // across}"
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{place}", "TIFF", bidx=band)
-            length = dataset.get_tag_item(f"BLOCK_SIZE_{place}", "TIFF", bidx=band)
-            if offset is None or length is None:
-                continue
-            if int(offset) + int(length) > size:
-                raise GeoError(f"{path} is truncated or damaged: its last blocks are missing; fetch it again")
-            # The last strip ends with the raster; tiles are always whole.
-            down_here = rows if tiled else min(rows, dataset.height - index // across * rows)
-            if down_here * columns * value_bytes > int(length) * expansion:
-                raise GeoError(damaged)
+    problem = None
+    if dataset.driver == "GTiff":
+        problem = problem_of_tiff(Path(path))
+    elif dataset.driver == "ENVI" and dataset.tags(ns="ENVI").get("file_compression", "0") == "0":
+        needed = dataset.width * dataset.height * sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+        problem = "truncated" if Path(path).stat().st_size < needed else None
+    if problem == "truncated":
+        raise GeoError(f"{path} is truncated or damaged: its last blocks are missing; fetch it again")
+    if problem is not None:
+        raise GeoError(
+            f"{path} has a damaged header: it claims {dataset.width} x {dataset.height} pixels, which are not in the "
+            "file; fetch it again"
+        )
 
 
 def _open(path: str) -> Any:
@@ -201,7 +184,9 @@ def _open(path: str) -> Any:
         raise GeoError(f"{path} is a folder; name one raster file in it")
     try:
         with without_warnings(NotGeoreferencedWarning):
-            return rasterio.open(path)
+            return open_raster(path)
+    except RasterFileError as error:
+        raise GeoError(str(error)) from error
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         if is_remote(path):
             reason = str(error).replace(path, "").strip(" :'\"") or type(error).__name__

@@ -234,6 +234,12 @@ def _item(item: Any, location: str, asset: str | None) -> _Found:
     href = pystac.utils.make_absolute_href(item.assets[wanted].href, location)
     if href.startswith("file://"):
         href = url2pathname(urlsplit(href).path)
+    # An item names files and addresses, and none of GDAL's drivers or file systems.
+    if not is_remote(href) and (href.startswith(("/vsi", "<")) or re.match(r"\w\w+:", href)):
+        problem = (
+            f"{location}: asset {wanted} of item {item.id} is no file and no address ({href[:80]}); correct its href"
+        )
+        return _Found(f"{location}#{item.id}", stem, folders, problem)
     return _Found(href, stem, folders)
 
 

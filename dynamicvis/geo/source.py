@@ -224,25 +224,28 @@ class Scene:
         if dataset.width < 1 or dataset.height < 1:
             raise GeoError(f"{self.path} has no pixels ({dataset.width} x {dataset.height}); give another raster")
         self.bands = self._pick_bands(dataset, bands)
-        self._alpha = [band for band in self._alpha if band not in self.bands]
+        self._alpha = sorted({*self._alpha} - {*self.bands})
         self.count = len(self.bands)
-        self.dtypes = tuple(dataset.dtypes[band - 1] for band in self.bands)
+        # Each of these properties goes through all bands of the file.
+        dtypes, descriptions, nodatavals = dataset.dtypes, dataset.descriptions, dataset.nodatavals
+        self.dtypes = tuple(dtypes[band - 1] for band in self.bands)
         self._refuse_types()
-        self.descriptions = tuple(dataset.descriptions[band - 1] for band in self.bands)
+        self.descriptions = tuple(descriptions[band - 1] for band in self.bands)
         self.nodatavals: tuple[float | None, ...] = (
-            tuple(dataset.nodatavals[band - 1] for band in self.bands)
+            tuple(nodatavals[band - 1] for band in self.bands)
             if self._nodata_given is None
             else (self._nodata_given,) * self.count
         )
         self.colormap = _colormap(dataset, self.bands[0]) if self.count == 1 else None
-        self._same_type = len({*self.dtypes, *(dataset.dtypes[band - 1] for band in self._alpha)}) == 1
+        self._same_type = len({*self.dtypes, *(dtypes[band - 1] for band in self._alpha)}) == 1
         self._nodata = [_as_stored(*pair) for pair in zip(self.nodatavals, self.dtypes, strict=True)]
         value_range = self.card.value_range if self.card else None
         self._sentinel = [
             value is not None and _is_sentinel(float(value), dtype, value_range)
             for value, dtype in zip(self._nodata, self.dtypes, strict=True)
         ]
-        kinds = {_mask_kind(dataset.mask_flag_enums[band - 1]) for band in self.bands}
+        flags = dataset.mask_flag_enums
+        kinds = {_mask_kind(flags[band - 1]) for band in self.bands}
         self._masked = [] if kinds == {"values"} else self.bands[:1] if kinds == {"file"} else self.bands
         self.has_mask = bool(self._masked or self._alpha)
         # A mask of the file goes before its NoData value, as in GDAL. A band without such a value has data everywhere.
@@ -253,7 +256,8 @@ class Scene:
     def _pick_bands(self, dataset: Any, bands: Sequence[int] | None) -> list[int]:
         if bands is not None:
             return self._given_bands(dataset, bands)
-        data_bands = [band for band in dataset.indexes if band not in self._alpha]
+        alpha = set(self._alpha)
+        data_bands = [band for band in dataset.indexes if band not in alpha]
         if self.card is None:
             if not data_bands:
                 raise GeoError(
@@ -296,8 +300,9 @@ class Scene:
         assert self.card is not None
         wanted = [name.lower() for name in self.card.bands]
         # A band with a name of its own is none of alpha, which GDAL takes any fourth band of bytes for.
-        described = {(dataset.descriptions[band - 1] or "").strip().lower(): band for band in reversed(dataset.indexes)}
-        colors = {dataset.colorinterp[band - 1].name: band for band in reversed(data_bands)}
+        descriptions, interpretations = dataset.descriptions, dataset.colorinterp
+        described = {(descriptions[band - 1] or "").strip().lower(): band for band in reversed(dataset.indexes)}
+        colors = {interpretations[band - 1].name: band for band in reversed(data_bands)}
         for names in (described, colors):
             if set(wanted) <= set(names):
                 places = [names[name] for name in wanted]

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, new_folder
+from dynamicvis.raster_files import RasterFileError, reading
 
 TOLERANCE = 2.0
 
@@ -72,8 +72,10 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
+            with reading(path) as file:
                 return file.width, file.height
+    except RasterFileError as error:
+        raise DataSourceError(str(error)) from error
     except RasterioError as error:
         raise DataSourceError(f"{path} cannot be read as an image; unpack or download it again") from error
 

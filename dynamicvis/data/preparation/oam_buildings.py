@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.enums import Resampling
@@ -20,6 +19,7 @@ from rasterio.warp import transform_geom
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.tiling import windows
 from dynamicvis.data.raster import write_raster
+from dynamicvis.raster_files import RasterFileError, reading
 
 HELP = "buildings in OpenAerialMap mosaics, from scenes and outlines"
 
@@ -106,12 +106,14 @@ def _read_scene(source: Path, scene: str, pixel: float) -> tuple[NDArray[Any], N
         if not file.is_file():
             raise DataSourceError(f"{source} lacks {file.name}; get it from the data of hotosm/fAIr-utilities")
     try:
-        with rasterio.open(path) as file:
+        with reading(path) as file:
             if file.crs is None:
                 raise DataSourceError(f"{path} has no CRS, so outlines cannot be laid over it")
             height, width = round(file.height * -file.transform.e / pixel), round(file.width * file.transform.a / pixel)
             image = file.read([1, 2, 3], out_shape=(3, height, width), resampling=Resampling.average)
             crs, transform = file.crs, file.transform * Affine.scale(file.width / width, file.height / height)
+    except RasterFileError as error:
+        raise DataSourceError(str(error)) from error
     except RasterioError as error:
         raise DataSourceError(f"{path} cannot be read as an RGB image ({error})") from error
     try:

@@ -23,6 +23,7 @@ from rasterio.windows import Window, transform
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, add_image, read_coco
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
 from dynamicvis.geo.tiles import Extent, tile_grid
+from dynamicvis.raster_files import RasterFileError, reading
 
 HELP = "sen2ships, ships in Sentinel-2 scenes of four 16-bit bands"
 CLASSES = ("ship",)
@@ -81,7 +82,7 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(scene.path) as source:
+            with reading(scene.path) as source:
                 missing = [band for band in BANDS if band not in source.descriptions]
                 if missing:
                     raise DataSourceError(
@@ -96,6 +97,8 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
                     _write_tile(source, numbers, extent, out / name)
                     width, height = extent.right - left, extent.bottom - top
                     tiles.append(AnnotatedImage(out / name, name, width, height, cut_instances(scene, extent)))
+    except RasterFileError as error:
+        raise DataSourceError(str(error)) from error
     except RasterioError as error:
         raise DataSourceError(f"{scene.path} cannot be read ({error}); get it anew") from error
     return tiles
