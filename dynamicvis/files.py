@@ -34,7 +34,7 @@ def safe_name(text: str, *, windows: bool = os.name == "nt") -> str:
     def unsafe(character: str) -> bool:
         if character in "/\\" or (windows and character in _NOT_ON_WINDOWS):
             return True
-        return unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+        return _is_unseen(character)
 
     name = "".join("_" if unsafe(character) else character for character in text)
     if windows:
@@ -50,11 +50,15 @@ def same_name_key(name: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Text for a terminal or a log, in one line: what is not printable stands as an escape, such as ``\\x1b``."""
+    """Text for a terminal, in one line: what a terminal obeys or hides stands as an escape, such as ``\\x1b``."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        character.encode("unicode_escape", "surrogatepass").decode() if _is_unseen(character) else character
         for character in text
     )
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in _UNSEEN and character not in _JOINERS
 
 
 def room_for_names(folder: Path) -> tuple[int, int]:

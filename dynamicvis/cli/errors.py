@@ -21,15 +21,16 @@ def reported_errors(interrupted: str | None = None) -> Iterator[None]:
     Args:
         interrupted: what a user who presses Ctrl-C should know; click's own "Aborted!" if not given.
     """
+    from dynamicvis.files import shown
     from dynamicvis.geo.errors import GeoError, describe_os_error
     from dynamicvis.model_card import ModelFileError
 
     try:
         yield
     except (GeoError, ModelFileError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(shown(str(error))) from error
     except OSError as error:
-        raise click.ClickException(describe_os_error(error)) from error
+        raise click.ClickException(shown(describe_os_error(error))) from error
     except KeyboardInterrupt as error:
         if interrupted is None:
             raise

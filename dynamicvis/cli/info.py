@@ -11,6 +11,7 @@ import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import json_option, model_option, scene_options, tiling_options
+from dynamicvis.files import shown
 
 if TYPE_CHECKING:
     from dynamicvis.geo.info import BandInfo, SceneInfo
@@ -68,7 +69,7 @@ def _describe(found: SceneInfo) -> str:
     table = [header, *(_row(band) for band in found.bands)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines += ["", *("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
-    return "\n".join([*lines, *(f"Note: {note}" for note in found.notes)])
+    return "\n".join(map(shown, [*lines, *(f"Note: {note}" for note in found.notes)]))
 
 
 def _pixel_size(found: SceneInfo) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from dynamicvis.cli.info import info
@@ -13,6 +16,10 @@ from dynamicvis.cli.predict import change, embed, predict
 @click.version_option(package_name="dynamicvis", prog_name="dynamicvis")
 def dynamicvis() -> None:
     """Find things in aerial and satellite imagery: GeoTIFF in, a map out."""
+    # A name that the terminal's encoding does not have must not end a run that has written its files.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 dynamicvis.add_command(change)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamicvis.files import shown
+
 if TYPE_CHECKING:
     from dynamicvis.geo.batch import Outcome
     from dynamicvis.geo.engine import Progress
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 def report_outcomes(outcomes: Iterable[Outcome], *, as_json: bool, quiet: bool) -> None:
     """Print what was written, or would be, for each scene; at the end which ones failed, and why, with exit code 1.
 
-    Paths and counts go to stdout, all else to stderr. Where the work is broken off, what is known so far is printed.
+    Paths and counts go to stdout, all else to stderr; a line for each path, in which control characters are escapes
+    (JSON holds it exactly). Where the work is broken off, what is known so far is printed.
     """
     finished: list[Outcome] = []
     try:
@@ -34,9 +37,9 @@ def report_outcomes(outcomes: Iterable[Outcome], *, as_json: bool, quiet: bool) 
         failed = [outcome for outcome in finished if outcome.error is not None]
         if len(finished) > 1:
             for outcome in failed:
-                click.echo(f"Error: {outcome.error}", err=True)
+                click.echo(f"Error: {shown(outcome.error or '')}", err=True)
     if failed and len(finished) == 1:
-        raise click.ClickException(failed[0].error or "")
+        raise click.ClickException(shown(failed[0].error or ""))
     if failed:
         click.echo(f"{len(failed)} of {len(finished)} scenes failed", err=True)
         raise SystemExit(1)
@@ -78,7 +81,7 @@ class Bars:
                 # What an interrupted run has done does not count for the speed. disable=None: not on a terminal.
                 first = done
                 disable = True if self._quiet else None
-                self._bar = tqdm(total=total, initial=done, unit="tile", desc=scene.name, disable=disable)
+                self._bar = tqdm(total=total, initial=done, unit="tile", desc=shown(scene.name), disable=disable)
             bar = self._bar
             elapsed = bar.format_dict["elapsed"]
             if elapsed and not bar.disable:
@@ -100,20 +103,19 @@ def _print_result(scene: SceneRef, result: PredictResult | Estimate, *, quiet: b
 
     if not quiet:
         for note in result.notes:
-            click.echo(f"Note: {note}", err=True)
+            click.echo(f"Note: {shown(note)}", err=True)
     if isinstance(result, Estimate):
         _print_estimate(scene, result)
         return
+    name = shown(result.paths[0].stem)
     if not quiet:
         if result.times is None:
-            click.echo(
-                f"Note: {result.paths[0].stem} was done before, by the same command; --overwrite does it anew", err=True
-            )
+            click.echo(f"Note: {name} was done before, by the same command; --overwrite does it anew", err=True)
         elif sys.stderr.isatty():
-            click.echo(f"{result.paths[0].stem}: {result.times.report()}", err=True)
+            click.echo(f"{name}: {result.times.report()}", err=True)
     for path in result.paths:
-        click.echo(str(path))
-    click.echo(_count_line(result))
+        click.echo(shown(str(path)))
+    click.echo(shown(_count_line(result)))
 
 
 def _print_estimate(scene: SceneRef, estimate: Estimate) -> None:
@@ -125,9 +127,9 @@ def _print_estimate(scene: SceneRef, estimate: Estimate) -> None:
         "scratch": f"up to {_size(estimate.scratch)} next to the output",
         "output": f"rasters of {_size(estimate.output)} before compression" if estimate.output else "no raster",
     }
-    click.echo("\n".join([scene.path, *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
+    click.echo("\n".join([shown(scene.path), *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
     for path in estimate.paths:
-        click.echo(f"  file:    {path}")
+        click.echo(f"  file:    {shown(str(path))}")
 
 
 def _count_line(result: PredictResult) -> str:

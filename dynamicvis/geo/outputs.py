@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dynamicvis.files import room_for_names, safe_name, same_name_key
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.reading import is_remote
 from dynamicvis.geo.vectors import VECTOR_SUFFIXES
 from dynamicvis.geo.work import STAGED
 
@@ -129,6 +130,8 @@ def plan_outputs(
         GeoError: a format that is unknown or that the task does not have, an unsafe name, or a name or path that is too
             long.
     """
+    if is_remote(str(out)):
+        raise GeoError(f"{out} is an address; outputs are written to a disk of this machine, choose a folder or file")
     if name != safe_name(name):
         raise GeoError(f"{name!r} is no name that files can be called by; give one such as {safe_name(name)!r}")
     if is_file_name(out):
@@ -167,8 +170,10 @@ def check_paths(folder: Path, names: Sequence[str]) -> None:
     Raises:
         GeoError: one of them is.
     """
-    if "\0" in str(folder):
-        raise GeoError(f"{str(folder)!r} holds a zero byte, which no path has; choose another output")
+    if "\0" in str(folder / names[0]):
+        raise GeoError(f"{str(folder / names[0])!r} holds a zero byte, which no path has; choose another output")
+    if str(folder.absolute()).startswith("/vsi"):
+        raise GeoError(f"GDAL takes {folder} for a virtual folder; choose an output on a disk of this machine")
     try:
         "".join((str(folder), *names)).encode()
     except UnicodeEncodeError as error:
@@ -219,7 +224,8 @@ def check_apart(planned: Mapping[str, Outputs], inputs: Iterable[str]) -> None:
         for path in outputs.paths:
             identity = _identity(path)
             if identity is not None and identity in files:
-                raise GeoError(f"{path} is the scene {files[identity]} and would be replaced; choose another output")
+                other = "" if files[identity] == str(path) else f" ({files[identity]})"
+                raise GeoError(f"{path} is the scene itself{other} and would be replaced; choose another output")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

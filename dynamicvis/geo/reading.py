@@ -52,6 +52,20 @@ def is_remote(path: str) -> bool:
     return _REMOTE.match(path) is not None
 
 
+def not_an_address(path: str) -> str:
+    """The path, or the whole path of a file of this machine that is called like an address, such as ``s3:a.tif``."""
+    return str(Path(path).absolute()) if ":" in path and not is_remote(path) and os.path.lexists(path) else path
+
+
+def files_within(name: str) -> Iterator[Path]:
+    """The files of this machine that one of GDAL's names stands for: itself, or the archive that it is a part of."""
+    parts = [name]
+    if name.startswith("/vsi"):
+        parts = [name[start.end() :].replace("}", "") for start in re.finditer(r"/vsi\w+/|[,{]", name)]
+    for part in parts:
+        yield from (path for path in (Path(part), *Path(part).parents) if path.is_file())
+
+
 def gdal_options(path: str) -> dict[str, Any]:
     """Settings of GDAL for reading one path; those of the environment and of an open `rasterio.Env` go before ours, but
     for those that keep a local file from the network, see `dynamicvis.raster_files`.
@@ -106,13 +120,13 @@ class Handles:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._options = gdal_options(path)
+        self.path = not_an_address(path)
+        self._options = gdal_options(self.path)
         self._lock = threading.Lock()
         self._idle: list[Any] = []
         self._closed = False
         with rasterio.Env(**self._options):
-            self._idle.append(_open(path))
+            self._idle.append(_open(self.path))
 
     @contextmanager
     def borrow(self) -> Iterator[Any]:
@@ -187,6 +201,8 @@ def _open(path: str) -> Any:
             return open_raster(path)
     except RasterFileError as error:
         raise GeoError(str(error)) from error
+    except UnicodeEncodeError as error:
+        raise GeoError(f"{path} has a name that is no UTF-8, which GDAL does not open; rename it") from error
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError, OSError) as error:
         if is_remote(path):
             reason = str(error).replace(path, "").strip(" :'\"") or type(error).__name__

@@ -17,7 +17,15 @@ from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.projection import box_corners, polygon_areas
-from dynamicvis.geo.reading import DEFAULT_CACHE, Handles, is_remote, one_sentence, refuse_damaged, without_warnings
+from dynamicvis.geo.reading import (
+    DEFAULT_CACHE,
+    Handles,
+    files_within,
+    is_remote,
+    one_sentence,
+    refuse_damaged,
+    without_warnings,
+)
 from dynamicvis.geo.tiles import Extent
 from dynamicvis.model_card import ModelCard
 
@@ -117,7 +125,8 @@ class Scene:
     def files(self) -> list[Path]:
         """The files on this machine that it is read from, side files and the parts of a mosaic included."""
         with self._handles.borrow() as dataset:
-            return [Path(name) for name in dataset.files if Path(name).is_file()]
+            names = {self.path, *dataset.files}
+        return [file for name in sorted(names) for file in files_within(name)]
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the pixels that are read, as JSON: two scenes with the same one give the same values.

@@ -152,9 +152,9 @@ def layer_name(name: str) -> str:
 @contextmanager
 def _as_gdal_reads(path: Path) -> Iterator[Path]:
     """The path, or another one to the same place where pyogrio or GDAL would take a part of it for something else."""
-    folder = path.parent.absolute()
+    folder = path.parent.absolute()  # a relative path may begin like an address
     if _MISREAD.search(str(folder)) is None:
-        yield path
+        yield folder / path.name
         return
     with tempfile.TemporaryDirectory() as other:
         (Path(other) / "folder").symlink_to(folder, target_is_directory=True)

@@ -192,6 +192,8 @@ class Work:
             with self._place.guard():
                 self._place.discard(self.folder)
             raise
+        except GeoError as error:
+            raise GeoError(self._place.in_own_names(str(error))) from error
         finally:
             self._place.discard_staging(staging)
 
@@ -218,7 +220,8 @@ class WorkPlace:
     def __init__(self, out_dir: Path, name: str, outputs: Sequence[str], staged: Sequence[str] | None = None) -> None:
         self.out_dir, self.outputs = out_dir, tuple(outputs)
         self._staged = dict(zip(outputs, staged or outputs, strict=True))
-        self.root = out_dir / FOLDER / _folder_name(name)
+        # Absolute: GDAL would take a relative path such as "s3:out" for an address.
+        self.root = out_dir.absolute() / FOLDER / _folder_name(name)
         self._record = self.root / "record.json"
 
     def record(self, plan: Plan) -> dict[str, Any] | None:
@@ -320,6 +323,12 @@ class WorkPlace:
                     "kept: mend that and start again"
                 ) from error
             self.discard(work.folder)
+
+    def in_own_names(self, message: str) -> str:
+        """A message about files in the making, with the names that they are to have."""
+        for name, made in self._staged.items():
+            message = message.replace(made, name)
+        return message
 
     def discard(self, folder: Path) -> None:
         """Remove a folder of work; it is gone for all processes at one moment."""

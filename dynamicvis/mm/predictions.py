@@ -36,6 +36,7 @@ from PIL import Image
 from torch import nn
 
 from dynamicvis.data.preparation.folder import new_folder
+from dynamicvis.files import safe_name, same_name_key
 from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.pictures import Panel, Sheet, Shown, class_map, instances, labels, show
 from dynamicvis.pretraining import RegionClassifier
@@ -162,17 +163,19 @@ class MapWriter:
         self._classes = classes
         self._palette = [value for index in range(256) for value in self._color(index)]
         self._written: dict[str, str] = {}
+        self._keys: set[str] = set()
         (folder / "maps").mkdir()
 
     def add(self, sample: Any, image: str) -> None:
         values = _numpy(sample.pred_sem_seg.data).squeeze(0)
         if values.max() > _IGNORED:
             raise PredictionError(f"class {values.max()} of {image} does not fit an 8-bit map; leave --out away")
-        stem, repeat = Path(image).stem, 1
+        stem, repeat = safe_name(Path(image).stem), 1
         name = f"maps/{stem}.png"
-        while name in self._written:
+        while same_name_key(name) in self._keys:
             repeat += 1
             name = f"maps/{stem}_{repeat}.png"
+        self._keys.add(same_name_key(name))
         picture = Image.fromarray(values.astype(np.uint8), mode="P")
         picture.putpalette(self._palette)
         picture.save(self._folder / name)

@@ -368,3 +368,14 @@ def test_a_box_is_checked_against_its_image():
     for box in [(-2.5, 0, 5, 5), (0, 0, 12.5, 5), (10, 2, 11, 5), (3, 3, 3, 5), (float("nan"), 0, 5, 5)]:
         with pytest.raises(DataSourceError, match="f: the box"):
             detection.checked_box(box, 10, 10, "f")
+
+
+@pytest.mark.parametrize("name", ["../a.png", "deeper/../../a.png", "/etc/a.png", "", 7])
+def test_images_outside_the_folder_are_refused(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    content = {"images": [{"id": 1, "file_name": name, "width": 8, "height": 8}], "annotations": [], "categories": []}
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataSourceError, match=r"outside its folder|name of a file is to be"):
+        detection.read_coco(path, tmp_path / "images", ["tree"])

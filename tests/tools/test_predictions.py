@@ -92,7 +92,7 @@ def test_boxes_are_coco_results_that_score_as_the_metric_does(trained: Run, tmp_
     out = tmp_path / "out"
     arguments = [str(trained.config), str(trained.checkpoint), "--work-dir", str(tmp_path / "work"), "--out", str(out)]
     tool("test")(arguments)
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.json", "sheet.png"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["predictions.json", "sheet.png"]
     truth = COCO("data/neon-trees/annotations/test.json")
     evaluation = COCOeval(truth, truth.loadRes(str(out / "predictions.json")), "bbox")
     evaluation.params.iouThrs = np.array([0.5])

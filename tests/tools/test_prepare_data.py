@@ -88,14 +88,37 @@ def test_chips_cover_an_area_with_overlap():
 def test_refuses_to_overwrite_unless_told(source, tmp_path, capsys):
     out = tmp_path / "trees"
     assert prepare("--out", str(out), "--source", str(source)) == 0
-    (out / "mark").touch()
+    (out / "annotations" / "test.json").write_text("mark")
     assert prepare("--out", str(out), "--source", str(source)) == 1
     error = capsys.readouterr().err
     assert str(out) in error
     assert "--overwrite" in error
-    assert (out / "mark").exists()
+    assert (out / "annotations" / "test.json").read_text() == "mark"
     assert prepare("--out", str(out), "--source", str(source), "--overwrite") == 0
-    assert not (out / "mark").exists()
+    assert (out / "annotations" / "test.json").read_text() != "mark"
+
+
+def test_only_what_was_made_here_is_overwritten(source, tmp_path, capsys):
+    arguments = ("--source", str(source), "--overwrite", "--out")
+    out = tmp_path / "trees"
+    assert prepare(*arguments, str(out)) == 0
+    own = out / "images" / "notes.txt"
+    own.write_text("mine")
+    assert prepare(*arguments, str(out)) == 1
+    assert "notes.txt was not made by this program" in capsys.readouterr().err
+    assert own.read_text() == "mine"
+    own.rename(out / "images" / ".DS_Store")
+    assert prepare(*arguments, str(out)) == 0
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "link").symlink_to(out)
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    for name, reason in [("photos", "was not made by this program"), ("link", "is a link"), ("broken", "is a link")]:
+        assert prepare(*arguments, str(tmp_path / name)) == 1
+        assert reason in capsys.readouterr().err
+    assert (tmp_path / "photos" / "a.jpg").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "link", "photos", "trees"]
 
 
 def test_a_failure_leaves_nothing_behind_and_the_old_folder_alone(source, tmp_path, capsys):

@@ -18,7 +18,7 @@ from typing import Any
 
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, new_folder
+from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, checked_name, new_folder
 from dynamicvis.raster_files import RasterFileError, reading
 
 TOLERANCE = 2.0
@@ -233,6 +233,7 @@ def _coco_image(
     names: Mapping[int, str],
     numbers: Mapping[str, int],
 ) -> AnnotatedImage:
+    checked_name(entry["file_name"], path)
     width, height = image_size(images / entry["file_name"])
     if (width, height) != (entry["width"], entry["height"]):
         raise DataSourceError(

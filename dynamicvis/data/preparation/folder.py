@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+# Names the files of a folder that was made here, and so marks it as one that may be replaced.
+MADE = ".dynamicvis.json"
+_OF_THE_SYSTEM = re.compile(r"(\._.*|\.DS_Store|Thumbs\.db|desktop\.ini)")  # files that desktops leave in folders
 
 
 class DataSourceError(RuntimeError):
@@ -26,26 +32,82 @@ def add_target_arguments(parser: ArgumentParser) -> None:
 def new_folder(out: str | Path, overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which becomes ``out`` at the end of the block; after an error nothing is left of it.
 
+    In it, ``.dynamicvis.json`` names its files: only a folder that holds nothing else is ever replaced.
+
     Args:
         out: folder to create.
         overwrite: replace an existing one, once the new one is complete.
 
     Raises:
-        DataSourceError: ``out`` exists and ``overwrite`` is not set.
+        DataSourceError: ``out`` exists and ``overwrite`` is not set, or it is a link or holds what was not made here.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise DataSourceError(f"{out} exists already; give --overwrite to replace it, or another --out")
+    if os.path.lexists(out):
+        if not overwrite:
+            raise DataSourceError(f"{out} exists already; give --overwrite to replace it, or another --out")
+        _refuse_others(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    prefix = f".{out.name[:40]}-"
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix))
     try:
         partial.chmod(0o755)
         yield partial
+        (partial / MADE).write_text(json.dumps({"files": sorted(_files(partial))}), encoding="utf-8")
         if out.exists():
-            shutil.rmtree(out)
-        os.rename(partial, out)  # noqa: PTH104 - Path.rename with the same meaning
+            _refuse_others(out)
+            with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as before:
+                replaced = out.rename(Path(before) / "replaced")
+                try:
+                    partial.rename(out)
+                except BaseException:
+                    replaced.rename(out)
+                    raise
+        else:
+            partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _files(folder: Path) -> set[str]:
+    """All below a folder but for folders."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+
+
+def _refuse_others(out: Path) -> None:
+    """Raise if a folder is none that was made here, or holds something else."""
+    if out.is_symlink():
+        raise DataSourceError(f"{out} is a link; remove it, or give the folder that it points to as --out")
+    try:
+        made = set(json.loads((out / MADE).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataSourceError(
+            f"{out} was not made by this program (it has no {MADE}); remove it yourself, or give another --out"
+        ) from error
+    others = sorted(
+        name for name in _files(out) - made - {MADE} if _OF_THE_SYSTEM.fullmatch(PurePath(name).name) is None
+    )
+    if others:
+        raise DataSourceError(
+            f"{out / others[0]} was not made by this program and would be lost; move it away, or give another --out"
+        )
+
+
+def checked_name(name: Any, source: str | Path) -> str:
+    """Name of a file relative to the folder of a data set, as annotations give it, if it stays in that folder.
+
+    Args:
+        name: with ``/`` between folders.
+        source: where it stands, for the message.
+
+    Raises:
+        DataSourceError: it is no text, absolute, or has a part ``..``.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DataSourceError(f"{source} has {name!r} where the name of a file is to be; correct it")
+    path = PurePath(name)
+    if path.is_absolute() or path.drive or path.root or ".." in path.parts:
+        raise DataSourceError(f"{source} names the file {name!r}, which lies outside its folder; correct it")
+    return name
 
 
 class CocoWriter:
