@@ -40,7 +40,7 @@ _LONGEST_NAME = 200  # characters of a name of a model, a band, a class or a fig
 _LONGEST_TEXT = 4000
 _MOST_NAMES = 100_000
 _LARGEST_NUMBER = 1e30  # well inside float32, as its inverse is
-_LARGEST_WINDOW = 32768  # pixels
+_LARGEST_WINDOW = 16384  # pixels
 
 
 class ModelFileError(ValueError):

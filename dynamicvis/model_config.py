@@ -118,7 +118,8 @@ _INITIALISATIONS = frozenset(("Caffe2Xavier", "Constant", "Kaiming", "Normal", "
 
 _DEEPEST = 40
 _MOST = 20_000  # dictionaries, lists and values in all
-_LARGEST = 1_000_000
+_LARGEST = 65536
+_INFINITE = 10**9  # what stands for infinity in the ranges that heads of FCOS regress
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 # Words, with a dot between digits only, as in the names of RegNets.
 _WORD = re.compile(r"(?:[A-Za-z0-9_+\- ]|(?<=[0-9])\.(?=[0-9])){0,100}")
@@ -171,8 +172,11 @@ def types_of(config: Any) -> set[str]:
     return found
 
 
-def _problems(value: Any, place: str, depth: int, left: list[int], initial: bool = False) -> Iterator[str]:
-    """What is wrong at ``place`` and below; ``left`` counts down the values that there may still be."""
+def _problems(value: Any, place: str, depth: int, left: list[int], inside: str = "") -> Iterator[str]:
+    """What is wrong at ``place`` and below.
+
+    ``left`` counts down the values that there may still be; ``inside`` is the setting around it that has its own rule.
+    """
     left[0] -= 1
     if left[0] < 0:
         yield f"config has more than {_MOST} values"
@@ -180,10 +184,10 @@ def _problems(value: Any, place: str, depth: int, left: list[int], initial: bool
         yield f"config is nested deeper than {_DEEPEST}"
     elif isinstance(value, dict):
         for key, entry in value.items():
-            yield from _entry_problems(key, entry, place, depth, left, initial)
+            yield from _entry_problems(key, entry, place, depth, left, inside)
     elif isinstance(value, list | tuple):
         for index, entry in enumerate(value):
-            yield from _problems(entry, f"{place}[{index}]", depth + 1, left, initial)
+            yield from _problems(entry, f"{place}[{index}]", depth + 1, left, inside)
     elif isinstance(value, str):
         if not _WORD.fullmatch(value):
             yield f"{place} is the text '{printable(value, 60)}', where a config has plain words"
@@ -191,20 +195,21 @@ def _problems(value: Any, place: str, depth: int, left: list[int], initial: bool
         if not math.isfinite(value):
             yield f"{place} is not a finite number"
     elif isinstance(value, int):  # and booleans
-        if abs(value) > _LARGEST:
-            yield f"{place} is {printable(str(value) if abs(value) < 10**30 else 'too large', 40)}, beyond {_LARGEST}"
+        largest = _INFINITE if inside == "regress_ranges" else _LARGEST
+        if abs(value) > largest:
+            yield f"{place} is an integer beyond {largest}"
     elif value is not None:
         yield f"{place} is of a kind that JSON does not have"
 
 
-def _entry_problems(key: Any, value: Any, place: str, depth: int, left: list[int], initial: bool) -> Iterator[str]:
+def _entry_problems(key: Any, value: Any, place: str, depth: int, left: list[int], inside: str) -> Iterator[str]:
     if key == "_scope_":
         if not (isinstance(value, str) and value in TYPES):
             yield f"{place}._scope_ must be one of {', '.join(sorted(TYPES))}"
     elif not (isinstance(key, str) and _KEY.fullmatch(key)):
         yield f"{place} has the key '{printable(str(key), 60)}', which is no name of a setting"
     elif key == "type":
-        if not _known(value, initial):
+        if not _known(value, inside == "init_cfg"):
             shown = f"'{printable(value, 60)}'" if isinstance(value, str) else "no text"
             yield (
                 f"{place}.type is {shown}, which a model file may not build: it must be one of the known parts of "
@@ -213,7 +218,7 @@ def _entry_problems(key: Any, value: Any, place: str, depth: int, left: list[int
     elif _OPENING.search(key) and _has_text(value):
         yield f"{place}.{key} names a file, address or text, which a model file may not"
     else:
-        inside = initial or key == "init_cfg"
+        inside = key if key in ("init_cfg", "regress_ranges") and not inside else inside
         yield from _problems(value, f"{place}.{key}", depth + 1, left, inside)
 
 
@@ -229,8 +234,7 @@ def _known(kind: Any, initial: bool) -> bool:
 
 
 def _has_text(value: Any) -> bool:
-    if isinstance(value, dict):
-        return bool(value)
+    """Whether a value is more than a number, or a list of numbers."""
     if isinstance(value, list | tuple):
-        return any(map(_has_text, value))
-    return isinstance(value, str)
+        return any(not isinstance(entry, int | float) for entry in value)
+    return value is not None and value != {} and not isinstance(value, int | float)

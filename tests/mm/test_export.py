@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors import safe_open
 
 from dynamicvis.mm.export import export_model
 from dynamicvis.model_card import ModelCard, ModelFileError, read_weights
@@ -153,3 +154,69 @@ def test_what_a_card_lacks_is_named(name: str, changes: dict[str, Any], message:
     with pytest.raises(ModelFileError, match=message):
         export(path, checkpoint)
     assert not checkpoint.with_name("x.safetensors").exists()
+
+
+def test_what_half_precision_cannot_hold_keeps_its_values(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {
+        "backbone.large": torch.tensor([1.0, 7e4, -1e6]),
+        "backbone.edge": torch.tensor([65504.0, 1e-9, 0.0]),
+        "backbone.tiny": torch.tensor([1e-6, -3e-7]),
+        "backbone.bfloat": torch.tensor([1e38, 1.0], dtype=torch.bfloat16),
+        "head.bn.running_var": torch.tensor([1.0, 1e-9]),
+        "head.bn.running_mean": torch.tensor([1.0, 1e-9]),
+        "head.bn.num_batches_tracked": torch.tensor(70000),
+        "head.empty": torch.zeros(0),
+    }
+    torch.save({"state_dict": state}, checkpoint)
+    export(CONFIGS / "building_extraction/dynamicvis-nano_upernet_whu-building.py", checkpoint)
+    read = read_weights(checkpoint.with_name("x.safetensors"))
+    whole = ("backbone.large", "backbone.tiny", "backbone.bfloat", "head.bn.running_var")
+    assert caplog.messages == [f"kept in float32, for float16 cannot hold their values: {', '.join(whole)}"]
+    for name in whole:
+        assert torch.equal(read[name], state[name].float())
+    assert read["backbone.edge"].tolist() == [65504.0, 0.0, 0.0]
+    assert read["head.bn.num_batches_tracked"] == 70000
+    with safe_open(str(checkpoint.with_name("x.safetensors")), "pt") as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in state}
+    assert kinds == {name: "F32" if name in whole else "F16" for name in state} | {"head.bn.num_batches_tracked": "I64"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {"backbone.x": torch.tensor([1.0, float("nan")])}}, "'x' is not written: backbone.x holds NaN"),
+        ({"state_dict": {"backbone.x": torch.ones(1)}, "more": Path("x")}, "which could run code.*python -c"),
+        ({"meta": 1}, "holds no tensors"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(content: Any, message: str, checkpoint: Path) -> None:
+    torch.save(content, checkpoint)
+    with pytest.raises(ModelFileError, match=message):
+        export(CONFIGS / "building_extraction/dynamicvis-nano_upernet_whu-building.py", checkpoint)
+    assert not checkpoint.with_name("x.safetensors").exists()
+
+
+def test_weights_of_a_wrapped_model_have_their_own_names(checkpoint: Path) -> None:
+    state = {"module._orig_mod.backbone.x": torch.ones(2), "module._orig_mod.head.y": torch.ones(1)}
+    torch.save({"state_dict": state}, checkpoint)
+    export(CONFIGS / "building_extraction/dynamicvis-nano_upernet_whu-building.py", checkpoint)
+    assert set(read_weights(checkpoint.with_name("x.safetensors"))) == {"backbone.x", "head.y"}
+
+
+def test_parts_that_no_file_may_name_are_refused_at_export(checkpoint: Path) -> None:
+    name = "building_extraction/dynamicvis-nano_upernet_whu-building.py"
+    path = changed(checkpoint.parent, name, **{"model.neck.type": "mypackage.MyNeck"})
+    with pytest.raises(ModelFileError, match=r"config\.neck\.type is 'mypackage\.MyNeck', which a model file may not"):
+        export(path, checkpoint)
+
+
+def test_figures_that_are_no_numbers_and_lines_of_text_do_not_reach_the_card(checkpoint: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.json"
+    metrics.write_bytes(b'\xef\xbb\xbf{"AP": 0.5, "AP_s": NaN, "per_class": [1], "best_F1": 1.0}')
+    name = "building_extraction/dynamicvis-nano_upernet_whu-building.py"
+    path = changed(checkpoint.parent, name, **{"model_card.description": "two\n  lines"})
+    card = export(path, checkpoint, metrics=metrics)
+    assert (card.metrics, card.description) == ({"AP": 0.5}, "two lines")
+    metrics.write_text("AP 0.5")
+    with pytest.raises(ModelFileError, match=r"metrics\.json is no JSON"):
+        export(path, checkpoint, metrics=metrics)

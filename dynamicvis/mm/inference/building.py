@@ -17,7 +17,7 @@ from torch import nn
 from dynamicvis.mm.inference.guards import bounded_by, registered_only
 from dynamicvis.model_card import OPENMMLAB_PACKAGES, ModelCard, ModelFileError, read_weights, weight_shapes
 from dynamicvis.model_config import scopes_of, types_of
-from dynamicvis.text import printable
+from dynamicvis.text import first_sentence, printable
 
 
 def build_model(card: ModelCard, path: str | Path) -> Any:
@@ -151,7 +151,7 @@ def _build(package: str, config: dict[str, Any], path: str | Path) -> Any:
         with DefaultScope.overwrite_default_scope(package), registered_only(), bounded_by(shapes):
             return registry.build(ConfigDict(config))
     except Exception as error:  # a class of OpenMMLab raises whatever its settings lead it to
-        reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        reason = first_sentence(error)
         raise ModelFileError(
             f"{path} describes an architecture that this version cannot build ({reason}); export the model again"
         ) from error

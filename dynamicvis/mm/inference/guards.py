@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _SPARE_VALUES = 1 << 26  # tensors of a model that are not weights, and what is computed for them
-_SPARE_MODULES = 2000
+_SPARE_MODULES = 1000
 _registered_only: ContextVar[bool] = ContextVar("registered_only", default=False)
 
 
@@ -56,7 +56,7 @@ def bounded_by(shapes: Sequence[Sequence[int]]) -> Iterator[None]:
     Raises:
         ValueError: from the code inside, when it would take more memory or modules than such a model can need.
     """
-    thread, modules = threading.get_ident(), [_SPARE_MODULES + 50 * len(shapes)]
+    thread, modules = threading.get_ident(), [_SPARE_MODULES + 20 * len(shapes)]
 
     def count(*_: Any) -> None:
         if threading.get_ident() == thread:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.model_card import ModelCard, ModelFileError
 from dynamicvis.retrieval import spatial_mean
-from dynamicvis.text import printable
+from dynamicvis.text import first_sentence
 
 _STRIDES = (4, 8, 16, 32)  # of the backbone's stages
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
@@ -97,10 +97,9 @@ class OpenMMLabModel:
             except torch.OutOfMemoryError:
                 raise
             except _FAULTS as error:  # OpenMMLab's code, led astray by the settings in the file
-                reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])
                 raise ModelFileError(
-                    f"model '{self.card.name}' fails on windows of shape {tuple(images.shape)} ({reason}); its card "
-                    "describes a model that cannot run: export it again"
+                    f"model '{self.card.name}' fails on windows of shape {tuple(images.shape)} "
+                    f"({first_sentence(error)}); its card describes a model that cannot run: export it again"
                 ) from error
             if self._selecting:
                 outputs = replace(outputs, maps={**outputs.maps, "selection": self._selection(batch)})
