@@ -51,7 +51,8 @@ def test_a_plain_config_is_allowed() -> None:
     [
         "os.system", "subprocess.Popen", "torch.nn.Linear", "evil", "evil.Thing", "mmdet.apis", "mmdet.models.FCOS",
         ".FCOS", "FCOS.", "mmdet..FCOS", "FCOS\n", "mmengine.Runner", "mmcv.ops.nms", "dynamicvis.files.replacing",
-        "", 5, ["FCOS"], {"type": "FCOS"}, "__import__('os').system('true')", "Pretrained", "Normal", "BertModel", "mmseg.FCOS",
+        "", 5, ["FCOS"],
+        {"type": "FCOS"}, "__import__('os').system('true')", "Pretrained", "Normal", "BertModel", "mmseg.FCOS",
         "TIMMBackbone", "mmpretrain.TimmClassifier", "HuggingFaceClassifier", "VPD", "Detectron2Wrapper",
         "KnowledgeDistillationSingleStageDetector", "CameraMotionCompensation", "DetDataPreprocessor", "Flamingo",
     ],
