@@ -1,7 +1,8 @@
-"""Files that are whole or absent, names that are safe, and text as any editor saves it."""
+"""Files that are whole or absent, names that are safe, folders without what systems leave in them, and text."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import unicodedata
@@ -113,11 +114,63 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# UTF-32 first: its mark for little-endian text begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
 def read_text(path: str | Path) -> str:
-    """Text of a file in UTF-8, without the byte order mark that Windows' editors write.
+    """Text of a file with lines that end in a line feed, in UTF-8, or in what its byte order mark says.
+
+    Windows' editors and PowerShell put such marks before UTF-8 and UTF-16; the mark is no part of the text.
 
     Raises:
         OSError: the file cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: it is no such text; ``str`` of the error names the byte.
     """
-    return Path(path).read_text(encoding="utf-8-sig")
+    content = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    text = content.decode(encoding)
+    if "\0" in text:
+        where = text.index("\0")
+        raise UnicodeDecodeError(encoding, content, where, where + 1, "a zero: UTF-16 without its mark, or no text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_LEFT_BY_SYSTEMS = {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
+
+
+def is_left_by_system(name: str) -> bool:
+    """Whether operating systems leave files or folders of this name beside a user's own.
+
+    Such as ``.DS_Store`` and ``Thumbs.db``; and ``._NAME`` and ``__MACOSX`` of macOS, which look like other files.
+    """
+    return name.startswith("._") or name.casefold() in _LEFT_BY_SYSTEMS
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data: a hidden one, or one that `is_left_by_system`."""
+    return name.startswith(".") or is_left_by_system(name)
+
+
+def listing(folder: str | Path, pattern: str = "*") -> list[Path]:
+    """Files and folders below a folder that fit a pattern, sorted, without those that `is_hidden` names or that lie in
+    such a folder; none where there is no such folder.
+
+    Args:
+        folder: to look into; hidden or not.
+        pattern: as of ``Path.glob``.
+
+    Raises:
+        OSError: the folder may not be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    os.scandir(folder).close()  # `Path.glob` finds nothing in a folder that may not be read, and does not say so
+    return sorted(path for path in folder.glob(pattern) if not any(map(is_hidden, path.relative_to(folder).parts)))

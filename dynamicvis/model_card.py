@@ -14,7 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamicvis.files import replacing
+from dynamicvis.files import listing, replacing
 from dynamicvis.model_config import config_problem
 from dynamicvis.text import is_plain, printable
 
@@ -308,7 +308,7 @@ def weight_shapes(path: str | Path, prefix: str = "") -> dict[str, tuple[tuple[i
 
 def shipped_models() -> dict[str, Path]:
     """Names and paths of the models that come with the package."""
-    return {path.stem: path for path in sorted(_WEIGHTS.glob("*.safetensors"))}
+    return {path.stem: path for path in listing(_WEIGHTS, "*.safetensors")}
 
 
 def find_model(name_or_path: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 
-from dynamicvis.files import read_text, replacing, room_for_names, safe_name, same_name_key, shown
+from dynamicvis.files import listing, read_text, replacing, room_for_names, safe_name, same_name_key, shown
 
 
 def test_a_file_appears_whole_and_with_the_usual_permissions(tmp_path):
@@ -99,3 +99,14 @@ def test_room_for_names_that_lie_in_folders_that_are_not_there(tmp_path):
     with pytest.raises(OSError, match="too long"):
         (tmp_path / ("n" * (of_name + 1))).touch()
     assert of_path > of_name
+
+
+def test_what_systems_leave_is_not_listed(tmp_path):
+    for name in ("b.tif", "a.TIF", "sub/c.tif", "._a.TIF", ".DS_Store", "Thumbs.db", "__MACOSX/b.tif", "sub/._c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in listing(tmp_path)] == ["a.TIF", "b.tif", "sub"]
+    assert listing(tmp_path, "**/*.tif") == [tmp_path / "b.tif", tmp_path / "sub" / "c.tif"]
+    assert listing(tmp_path, "*/*.tif") == [tmp_path / "sub" / "c.tif"]
+    assert listing(tmp_path / "__MACOSX") == [tmp_path / "__MACOSX" / "b.tif"]  # when it is what was asked for
+    assert listing(tmp_path / "none") == []

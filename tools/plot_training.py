@@ -8,6 +8,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from dynamicvis.files import read_text
+
 # Okabe and Ito's palette: distinguishable with every kind of colour vision.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for run, color in zip(options.runs, _COLORS, strict=False):
         name, _, path = run.partition("=")
-        records = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        records = [json.loads(line) for line in read_text(path).splitlines()]
         losses = [(record["iter"], record["loss"]) for record in records if "loss" in record]
         metrics = [(record["step"], record[options.metric]) for record in records if options.metric in record]
         left.plot(*zip(*losses, strict=True), color=color, label=name)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dynamicvis.data.raster import DataError
+from dynamicvis.data.text import read_lines
+from dynamicvis.files import listing
 
 SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 
@@ -20,7 +22,7 @@ def images_by_name(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; check data_root, and the layout that the README of the task describes")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in listing(folder):
         if path.suffix.lower() in SUFFIXES:
             if path.stem in files:
                 raise DataError(f"{files[path.stem]} and {path.name} have one name; remove one of them")
@@ -61,12 +63,13 @@ def read_names(path: str | Path) -> list[str]:
     """Names in a text file, one a line, with or without the suffix of an image.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is no text.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; it lists the images of a split, one a line")
-    lines = (line.strip() for line in path.read_text().splitlines())
     return [
-        name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name for name in lines if name
+        name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
+        for name in read_lines(path)
+        if name
     ]

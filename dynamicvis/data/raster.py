@@ -14,6 +14,7 @@ from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from dynamicvis.data.orientation import decoded_photo, orientation, upright
 from dynamicvis.raster_files import RasterFileError, reading
 
 
@@ -23,6 +24,8 @@ class DataError(ValueError):
 
 def read_raster(path: str | Path, bands: Sequence[int] | None = None) -> NDArray[Any]:
     """A whole image (H, W, C) in the file's type, its bands in the file's order (so RGB, where OpenCV gives BGR).
+
+    A picture without a georeference is turned as its camera says it is to be shown, see `dynamicvis.data.orientation`.
 
     Args:
         path: GeoTIFF, TIFF, PNG, JPEG, JPEG 2000 or another format of `dynamicvis.raster_files`.
@@ -34,7 +37,7 @@ def read_raster(path: str | Path, bands: Sequence[int] | None = None) -> NDArray
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the data folder and the list that names the file")
-    return _read(str(path), str(path), bands)
+    return _read(str(path), str(path), bands, path)
 
 
 def decode_raster(content: bytes, name: str, bands: Sequence[int] | None = None) -> NDArray[Any]:
@@ -49,10 +52,10 @@ def decode_raster(content: bytes, name: str, bands: Sequence[int] | None = None)
         DataError: see `read_raster`.
     """
     with MemoryFile(content) as file:
-        return _read(file.name, name, bands)
+        return _read(file.name, name, bands, content)
 
 
-def _read(path: str, name: str, bands: Sequence[int] | None) -> NDArray[Any]:
+def _read(path: str, name: str, bands: Sequence[int] | None, source: Path | bytes) -> NDArray[Any]:
     try:
         # GDAL's fast path for whole PNGs reports success on a file that is cut off, and leaves memory as it was.
         with warnings.catch_warnings():
@@ -62,7 +65,10 @@ def _read(path: str, name: str, bands: Sequence[int] | None) -> NDArray[Any]:
                 wrong = [number for number in numbers if not 1 <= number <= file.count]
                 if wrong:
                     raise DataError(f"{name} has no band {wrong[0]}; it has bands 1 to {file.count}")
-                return np.ascontiguousarray(file.read(numbers).transpose(1, 2, 0))
+                turn = orientation(file, source)
+                photo = None if turn == 1 else decoded_photo(file, source)
+                image = file.read(numbers).transpose(1, 2, 0) if photo is None else photo[..., np.array(numbers) - 1]
+                return np.ascontiguousarray(upright(image, turn))
     except RasterFileError as error:
         raise DataError(str(error).replace(path, name)) from error
     except (RasterioError, OSError) as error:

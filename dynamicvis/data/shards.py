@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis.data.raster import DataError, decode_raster
+from dynamicvis.data.text import read_json
+from dynamicvis.files import listing
 
 META = "meta.json"
 _TOLERANCE = 2.0  # pixels; annotation tools round outwards
@@ -62,7 +64,7 @@ class RegionShards:
                 raise DataError(f"{self.folder / META} has no 'classes'; name the classes in the order of their labels")
         self.classes = tuple(classes)
         self._labels = {name: index for index, name in enumerate(self.classes)}
-        self._shards = sorted(self.folder.glob("*.tar"))
+        self._shards = listing(self.folder, "*.tar")
         if not self._shards:
             raise DataError(f"{self.folder} holds no *.tar; make shards with tools/prepare_data.py fmow or shards")
         names: list[str] = []
@@ -110,7 +112,7 @@ class RegionShards:
             content = json.loads(self._member(index, 3))
             corners, classes = content["gt_bboxes"], content["gt_bboxes_labels"]
             boxes = np.array(corners, dtype=np.float32).reshape(len(classes), 4)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DataError(
                 f"{name}: its annotations cannot be read ({type(error).__name__}: {error}); they need gt_bboxes, four "
                 "numbers each, and as many gt_bboxes_labels"
@@ -143,15 +145,15 @@ class RegionShards:
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
-    try:
-        meta = json.loads(path.read_text())
-        if type(meta["num_samples"]) is not int or meta["num_samples"] < 1:
-            raise ValueError(f"num_samples is {meta['num_samples']!r}")
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise DataError(
             f'{path} does not exist; it must hold the number of images, {{"num_samples": N}}: without it a missing '
             "shard would go unnoticed"
-        ) from error
+        )
+    try:
+        meta = read_json(path)
+        if type(meta["num_samples"]) is not int or meta["num_samples"] < 1:
+            raise ValueError(f"num_samples is {meta['num_samples']!r}")
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f'{path} must hold {{"num_samples": N}}, a whole number above 0 ({error!r})') from error
     return meta

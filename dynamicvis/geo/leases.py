@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynamicvis.files import listing
+
 RENEWAL = 5.0  # seconds between two renewals
 EXPIRY = 60.0  # seconds without renewal after which a holder counts as gone
 _POLL = 0.05  # seconds between two attempts at a lease that somebody holds for a moment
@@ -85,7 +87,7 @@ class Leases:
 
     def others(self) -> bool:
         """Whether a process that is not known to be gone holds a lease here."""
-        for path in self.folder.glob("*.lease"):
+        for path in listing(self.folder, "*.lease"):
             found = _look(path)
             if found is not None and found.holder.get("token") != self.token and not self._is_gone(found):
                 return True

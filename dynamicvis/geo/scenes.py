@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from dynamicvis.files import read_text, safe_name, same_name_key
+from dynamicvis.files import listing, read_text, safe_name, same_name_key
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.reading import is_remote
 
@@ -149,7 +149,7 @@ def _remote(path: str) -> _Found:
 
 
 def _folder(path: Path) -> Iterator[_Found]:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _RASTERS and file.name[0] != ".")
+    files = [file for file in listing(path) if file.suffix.lower() in _RASTERS]
     if not files:
         raise GeoError(f"folder {path} holds no {', '.join(sorted(_RASTERS))} file; name the scenes or give a pattern")
     yield from map(_local, files)
@@ -186,7 +186,7 @@ def _stac(href: str, asset: str | None) -> Iterator[_Found]:
     location = _as_url(href)
     no_stac = f"{href} is no STAC item or item collection; give one, or the raster itself"
     try:
-        content = json.loads(pystac.StacIO.default().read_text(location))
+        content = json.loads(_read_json_text(location))
     except (OSError, ValueError) as error:  # urllib's errors are OSError
         raise GeoError(f"{href} cannot be read as JSON ({error}); check the file or the address") from error
     kind = content.get("type") if isinstance(content, dict) else None
@@ -209,6 +209,15 @@ def _stac(href: str, asset: str | None) -> Iterator[_Found]:
         except (TypeError, AttributeError, ValueError) as error:
             raise GeoError(f"{href}: item {item.id!r} cannot be understood ({error}); correct it") from error
         yield found
+
+
+def _read_json_text(location: str) -> str:
+    """Text of a local or remote file, without the byte order mark that pystac would leave."""
+    import pystac
+
+    if Path(location).is_file():
+        return read_text(location)
+    return pystac.StacIO.default().read_text(location).removeprefix("\ufeff")
 
 
 def _item(item: Any, location: str, asset: str | None) -> _Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,12 @@ class LoadRaster(BaseTransform):
     Bands keep the order of the file: ``bgr_to_rgb`` of a data preprocessor stays False. 8-bit images stay 8-bit;
     every other type becomes float32 with the values of the file, since OpenCV and torch know few integer types.
 
-    Required key: ``img_path``, and ``img_bytes`` where the file's content is at hand already. Added keys: ``img`` (H,
-    W, C), ``img_shape`` and ``ori_shape``, both (H, W).
+    A photo is turned as its camera says it is to be shown, which is how it was annotated; see
+    :func:`dynamicvis.data.raster.read_raster`.
+
+    Required key: ``img_path``, and ``img_bytes`` where the file's content is at hand already; where there are
+    ``height`` and ``width``, as annotations give them, the image must have that size. Added keys: ``img`` (H, W, C),
+    ``img_shape`` and ``ori_shape``, both (H, W).
 
     Args:
         bands: numbers of the bands to load, in this order, counted from 1; None loads all.
@@ -61,7 +65,7 @@ class LoadRaster(BaseTransform):
 
     Raises:
         ValueError: ``on_error`` is something else.
-        DataError: on loading, see `read_raster`.
+        DataError: on loading, the image is of another size than its annotations say; and see `read_raster`.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class LoadRaster(BaseTransform):
                 image = decode_raster(results.pop("img_bytes"), results["img_path"], self.bands)
             else:
                 image = read_raster(results["img_path"], self.bands)
+            _check_size(image, results)
         except DataError as error:
             if self.on_error == "raise":
                 raise
@@ -99,6 +104,23 @@ class LoadRaster(BaseTransform):
 
     def __repr__(self) -> str:
         return f"LoadRaster(bands={self.bands}, to_float32={self.to_float32}, on_error={self.on_error!r})"
+
+
+def _check_size(image: NDArray[Any], results: Mapping[str, Any]) -> None:
+    height, width = image.shape[:2]
+    annotated = (results.get("height", height), results.get("width", width))
+    if annotated == (height, width):
+        return
+    hint = "annotations and images are of different versions"
+    if annotated == (width, height):
+        hint = (
+            "the two are exchanged: if the file says how it is to be turned (EXIF orientation), annotate it as it is "
+            "shown, or remove that mark from the file"
+        )
+    raise DataError(
+        f"{results['img_path']} is shown as {width} x {height} pixels, and its annotations are of {annotated[1]} x "
+        f"{annotated[0]}; {hint}"
+    )
 
 
 @TRANSFORMS.register_module()

@@ -146,6 +146,19 @@ def test_the_asset_of_a_stac_item(tmp_path: Path, assets: dict[str, Any], asset:
     assert find_scenes([path], asset=asset) == [SceneRef(str(tmp_path / chosen), "S2_a_b")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_stac_item_and_a_list_saved_on_windows_and_a_folder_packed_on_macos(tmp_path: Path, encoding: str) -> None:
+    for name in ("a.tif", "._a.tif", "__MACOSX/._a.tif", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    item, scenes = tmp_path / "item.json", tmp_path / "list.txt"
+    item.write_text(json.dumps(stac_item("é", {"visual": {"href": "./a.tif"}}), ensure_ascii=False), encoding=encoding)
+    scenes.write_text("# é\r\na.tif\r\n", encoding=encoding, newline="")
+    assert [(ref.name, Path(ref.path)) for ref in find_scenes([item])] == [("é", tmp_path / "a.tif")]
+    for argument in (scenes, tmp_path, tmp_path / "**" / "*.tif"):
+        assert [Path(ref.path) for ref in find_scenes([argument])] == [tmp_path / "a.tif"]
+
+
 def test_a_stac_item_without_the_asset_says_what_it_has(tmp_path: Path) -> None:
     path = tmp_path / "item.json"
     path.write_text(json.dumps(stac_item("one", {"B02": {"href": "2.tif"}, "B03": {"href": "3.tif"}})))

@@ -18,7 +18,9 @@ from typing import Any
 
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, checked_name, new_folder
+from dynamicvis.data import text
+from dynamicvis.data.orientation import orientation
+from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, checked_name, new_folder, source_errors
 from dynamicvis.raster_files import RasterFileError, reading
 
 TOLERANCE = 2.0
@@ -62,7 +64,7 @@ class AnnotatedImage:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, pixels, from its header.
+    """Width and height of an image file as it is shown, pixels, from its header.
 
     Raises:
         DataSourceError: the file is missing or no image.
@@ -73,7 +75,8 @@ def image_size(path: Path) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with reading(path) as file:
-                return file.width, file.height
+                turned = orientation(file, path) >= 5
+                return (file.height, file.width) if turned else (file.width, file.height)
     except RasterFileError as error:
         raise DataSourceError(str(error)) from error
     except RasterioError as error:
@@ -166,12 +169,10 @@ def read_json(path: Path) -> Any:
     Raises:
         DataSourceError: it is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataSourceError(f"{path} does not exist; put the annotations there") from error
-    except (ValueError, OSError) as error:
-        raise DataSourceError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    if not path.is_file():
+        raise DataSourceError(f"{path} does not exist; put the annotations there")
+    with source_errors():
+        return text.read_json(path)
 
 
 def split_by_seed(

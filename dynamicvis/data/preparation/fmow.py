@@ -26,6 +26,7 @@ from dynamicvis.data.preparation.detection import (
 )
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.shards import add_shard_arguments, write_shards
+from dynamicvis.files import listing
 
 HELP = "fMoW-rgb, functions of places, as shards for pretraining"
 
@@ -81,7 +82,7 @@ class FmowReader:
             DataSourceError: the folder has no image, an image or its annotations are missing or damaged, a region has
                 an unknown class, or a bad box and ``drop_bad_boxes`` is not set.
         """
-        paths = sorted(split.glob("*/*/*rgb.jpg"))
+        paths = listing(split, "*/*/*rgb.jpg")
         if not paths:
             raise DataSourceError(f"{split} has no image CLASS/CLASS_N/CLASS_N_K_rgb.jpg; unpack fMoW-rgb there")
         for path in tqdm(paths, desc=split.name, unit="image", disable=None):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from argparse import ArgumentParser
@@ -13,13 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+from dynamicvis.data.raster import DataError
+from dynamicvis.files import is_left_by_system
+
 # Names the files of a folder that was made here, and so marks it as one that may be replaced.
 MADE = ".dynamicvis.json"
-_OF_THE_SYSTEM = re.compile(r"(\._.*|\.DS_Store|Thumbs\.db|desktop\.ini)")  # files that desktops leave in folders
 
 
 class DataSourceError(RuntimeError):
     """The original files or the target folder cannot be used; the message says what to do."""
+
+
+@contextmanager
+def source_errors() -> Iterator[None]:
+    """Turn what is wrong with a file that the readers of this package find into a `DataSourceError`."""
+    try:
+        yield
+    except DataError as error:
+        raise DataSourceError(str(error)) from error
 
 
 def add_target_arguments(parser: ArgumentParser) -> None:
@@ -84,7 +94,7 @@ def _refuse_others(out: Path) -> None:
             f"{out} was not made by this program (it has no {MADE}); remove it yourself, or give another --out"
         ) from error
     others = sorted(
-        name for name in _files(out) - made - {MADE} if _OF_THE_SYSTEM.fullmatch(PurePath(name).name) is None
+        name for name in _files(out) - made - {MADE} if not any(map(is_left_by_system, PurePath(name).parts))
     )
     if others:
         raise DataSourceError(

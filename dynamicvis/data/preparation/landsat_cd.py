@@ -14,6 +14,7 @@ import numpy as np
 
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.pairs import CHANGED, UNKNOWN, PairWriter, read_binary, read_pair
+from dynamicvis.files import listing
 
 HELP = "Landsat change of Nanjing and Taizhou: 6 bands, sparse labels"
 TEST_PLACES = ("Taizhou",)
@@ -72,7 +73,7 @@ def prepare_landsat_cd(
     source = Path(source)
     if not 1 <= stride <= tile:
         raise DataSourceError(f"--stride must be from 1 to the tile's {tile} pixels, got {stride}")
-    places = {path.parent.name: path.parent for path in sorted(source.glob("*/t1.tif"))}
+    places = {path.parent.name: path.parent for path in listing(source, "*/t1.tif")}
     unknown = [name for name in test if name not in places]
     if unknown:
         raise DataSourceError(f"{source} has no place {unknown[0]!r}; it has {', '.join(places) or 'none'}")

@@ -12,7 +12,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, checked_box, image_size, write_detection
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
+from dynamicvis.data.text import read_lines
+from dynamicvis.files import listing
 
 HELP = "LEVIR-Ship, tiny ship detection, in the YOLO format of its release"
 CLASSES = ("ship",)
@@ -42,16 +44,17 @@ def read_split(source: Path, split: str) -> list[AnnotatedImage]:
             f"{folder} does not exist; --source must hold {'/, '.join(SPLITS)}/ with images/, labels/"
         )
     images = []
-    for path in sorted(folder.glob("*.png")):
+    for path in listing(folder, "*.png"):
         labels = source / split / "labels" / f"{path.stem}.txt"
         if not labels.is_file():
             raise DataSourceError(f"{labels} does not exist; an image without ships needs an empty label file")
         width, height = image_size(path)
-        lines = labels.read_text(encoding="utf-8").splitlines()
+        with source_errors():
+            lines = read_lines(labels)
         instances = tuple(
             _parse(line, width, height, f"{labels}, line {number}")
             for number, line in enumerate(lines, start=1)
-            if line.strip()
+            if line
         )
         images.append(AnnotatedImage(path, f"{split}/{path.name}", width, height, instances))
     return images

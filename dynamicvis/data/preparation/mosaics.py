@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder, source_errors
 from dynamicvis.data.preparation.shards import add_shard_arguments, write_shards
-from dynamicvis.data.raster import DataError, read_raster
+from dynamicvis.data.raster import read_raster
+from dynamicvis.files import listing
 
 HELP = "mosaics of a scene classification set, as shards for pretraining"
 FRACTIONS = {"val": 0.15, "test": 0.15}
@@ -42,13 +43,15 @@ def run(options: Namespace) -> str:
     """Prepare from parsed arguments; returns what was written."""
     if min(options.grid, options.tile, options.repeats) < 1:
         raise DataSourceError("--grid, --tile and --repeats must be at least 1")
-    classes = sorted(folder.name for folder in options.source.iterdir() if folder.is_dir())
+    if not options.source.is_dir():
+        raise DataSourceError(f"{options.source} is no folder; --source is the folder that holds one folder a class")
+    classes = [folder.name for folder in listing(options.source) if folder.is_dir()]
     if len(classes) < 2:
         raise DataSourceError(f"{options.source} has {len(classes)} folders; it needs one a class, with its images")
     generator = random.Random(options.seed)
     splits: dict[str, list[tuple[Path, int]]] = {"train": [], **{name: [] for name in FRACTIONS}}
     for label, name in enumerate(classes):
-        scenes = sorted(path for path in (options.source / name).iterdir() if path.suffix.lower() in _SUFFIXES)
+        scenes = [path for path in listing(options.source / name) if path.suffix.lower() in _SUFFIXES]
         generator.shuffle(scenes)
         for split, fraction in FRACTIONS.items():
             count = round(fraction * len(scenes))
@@ -81,10 +84,8 @@ def _mosaics(scenes: Sequence[tuple[Path, int]], grid: int, tile: int, folder: P
 
 
 def _read_tile(path: Path, tile: int) -> np.ndarray:
-    try:
+    with source_errors():
         image = read_raster(path)
-    except DataError as error:
-        raise DataSourceError(str(error)) from error
     if image.dtype != np.uint8 or image.shape[2] != 3:
         raise DataSourceError(f"{path} has {image.shape[2]} bands of {image.dtype}; mosaics need RGB of 8 bits")
     return cv2.resize(image, (tile, tile), interpolation=cv2.INTER_AREA)

@@ -11,13 +11,19 @@ import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
+from dynamicvis.data.preparation.folder import (
+    CocoWriter,
+    DataSourceError,
+    add_target_arguments,
+    new_folder,
+    source_errors,
+)
+from dynamicvis.data.text import read_xml
 
 CHIP = 640
 OVERLAP = 128
@@ -128,10 +134,18 @@ def find_deepforest_data() -> Path:
 
 
 def read_voc_boxes(path: str | Path) -> NDArray[np.float64]:
-    """Boxes (N, 4) xyxy in pixels of a PASCAL VOC file, whatever their class."""
-    root = ElementTree.parse(path).getroot()
+    """Boxes (N, 4) xyxy in pixels of a PASCAL VOC file, whatever their class.
+
+    Raises:
+        DataSourceError: it is missing or damaged, or a box is not four numbers.
+    """
+    with source_errors():
+        root = read_xml(path)
     corners = ("xmin", "ymin", "xmax", "ymax")
-    boxes = [[float(item.findtext(f"bndbox/{corner}", "nan")) for corner in corners] for item in root.iter("object")]
+    try:
+        boxes = [[float(item.findtext(f"bndbox/{corner}", "")) for corner in corners] for item in root.iter("object")]
+    except ValueError as error:
+        raise DataSourceError(f"{path} has a box that is not four numbers ({error}); correct it") from error
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 

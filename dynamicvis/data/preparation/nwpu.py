@@ -24,7 +24,9 @@ from dynamicvis.data.preparation.detection import (
     split_by_seed,
     write_detection,
 )
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
+from dynamicvis.data.text import read_lines
+from dynamicvis.files import listing
 
 HELP = "NWPU VHR-10, instance segmentation of ten classes in optical images"
 CLASSES = (
@@ -89,15 +91,17 @@ def read_boxes(source: Path) -> list[AnnotatedImage]:
         DataSourceError: a file is missing or damaged, or a line is no object of a known class inside its image.
     """
     images = []
-    for path in sorted((source / IMAGES).glob("*.jpg")):
+    for path in listing(source / IMAGES, "*.jpg"):
         labels = source / "ground truth" / f"{path.stem}.txt"
         if not labels.is_file():
             raise DataSourceError(f"{labels} does not exist; unpack the data set whole")
         width, height = image_size(path)
+        with source_errors():
+            lines = read_lines(labels)
         instances = tuple(
             _parse(line, width, height, f"{labels}, line {number}")
-            for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), start=1)
-            if line.strip()
+            for number, line in enumerate(lines, start=1)
+            if line
         )
         images.append(AnnotatedImage(path, path.name, width, height, instances))
     return images

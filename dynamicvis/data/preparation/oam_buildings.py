@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from rasterio.warp import transform_geom
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.tiling import windows
 from dynamicvis.data.raster import write_raster
+from dynamicvis.data.text import read_json
 from dynamicvis.raster_files import RasterFileError, reading
 
 HELP = "buildings in OpenAerialMap mosaics, from scenes and outlines"
@@ -117,7 +117,7 @@ def _read_scene(source: Path, scene: str, pixel: float) -> tuple[NDArray[Any], N
     except RasterioError as error:
         raise DataSourceError(f"{path} cannot be read as an RGB image ({error})") from error
     try:
-        features = json.loads(outlines.read_text())["features"]
+        features = read_json(outlines)["features"]
         shapes = [(transform_geom("EPSG:4326", crs, feature["geometry"]), 255) for feature in features]
     except (ValueError, KeyError, TypeError, RasterioError) as error:
         raise DataSourceError(f"{outlines} is no GeoJSON of polygons ({error})") from error

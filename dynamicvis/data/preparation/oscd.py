@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dynamicvis.data.oscd import label_file, place_files, read_places
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.preparation.pairs import CHANGED, PairWriter, match_dates, read_binary, read_pair
+from dynamicvis.files import listing
 
 HELP = "OSCD (Sentinel-2 change): tiles of the training places, lower parts of them for validation, whole test places"
 VAL_SHARE = 0.25
@@ -123,7 +124,7 @@ def prepare_oscd(
 
 def _find_places(source: Path, bands: Sequence[str] | None) -> dict[str, Path]:
     """Folder of every place, by name."""
-    simple = {path.parent.name: path.parent for path in sorted(source.glob("*/t1.tif"))}
+    simple = {path.parent.name: path.parent for path in listing(source, "*/t1.tif")}
     if simple:
         if bands is not None:
             raise DataSourceError("--bands chooses among the archives' files; a place with t1.tif has its bands in it")

@@ -9,8 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from dynamicvis.data.matching import match_by_name
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
-from dynamicvis.data.raster import DataError
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder, source_errors
 
 HELP = "windows of Massachusetts Roads, split by scene"
 SHARES = {"test": 0.2, "val": 0.2}  # of the scenes; the rest is for training
@@ -48,10 +47,8 @@ def prepare_road_windows(source: str | Path, out: str | Path, overwrite: bool = 
             ``out`` exists and ``overwrite`` is not set.
     """
     source = Path(source)
-    try:
+    with source_errors():
         pairs = match_by_name(source / "images", source / "masks")
-    except DataError as error:
-        raise DataSourceError(str(error)) from error
     scenes: dict[str, list[str]] = defaultdict(list)
     for image, _ in pairs:
         scene, *window = image.stem.rsplit("_", 2)

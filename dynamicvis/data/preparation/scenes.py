@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
+from dynamicvis.files import listing
 
 UCMERCED_CLASSES = (
     *("agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest"),
@@ -116,7 +117,7 @@ def _images(source: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     """Names of the images by class."""
     if not source.is_dir():
         raise DataSourceError(f"{source} is no folder; --source is the folder that holds one folder a class")
-    folders = {path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders = {path.name for path in listing(source) if path.is_dir()}
     missing, unknown = sorted(set(classes) - folders), sorted(folders - set(classes))
     if missing:
         raise DataSourceError(
@@ -126,6 +127,5 @@ def _images(source: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     if unknown:
         raise DataSourceError(f"{source / unknown[0]} is no class of this data set; move it elsewhere")
     return {
-        name: sorted(path.name for path in (source / name).iterdir() if path.suffix.lower() in _SUFFIXES)
-        for name in classes
+        name: [path.name for path in listing(source / name) if path.suffix.lower() in _SUFFIXES] for name in classes
     }

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window, transform
 
+from dynamicvis.data.orientation import orientation
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, add_image, read_coco
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
 from dynamicvis.geo.tiles import Extent, tile_grid
@@ -76,13 +77,18 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
         out: folder.
 
     Raises:
-        DataSourceError: the scene lacks one of ``BANDS``, or cannot be read.
+        DataSourceError: the scene lacks one of ``BANDS``, is to be turned, or cannot be read.
     """
     tiles = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with reading(scene.path) as source:
+                if orientation(source, scene.path) != 1:
+                    raise DataSourceError(
+                        f"{scene.path} has no georeference and says that it is to be turned (orientation); store its "
+                        "pixels as they are to be shown"
+                    )
                 missing = [band for band in BANDS if band not in source.descriptions]
                 if missing:
                     raise DataSourceError(

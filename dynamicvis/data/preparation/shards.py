@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dynamicvis.data.preparation.detection import AnnotatedImage, read_coco, read_json
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
 from dynamicvis.data.shards import META
+from dynamicvis.files import listing
 
 HELP = "tar shards of regions, from any COCO boxes"
 SAMPLES = 8192
@@ -99,7 +100,7 @@ def write_shards(folder: Path, images: Iterable[AnnotatedImage], classes: Sequen
                 }
             )
             regions += len(image.instances)
-    shards = len(list(folder.glob("*.tar")))
+    shards = len(listing(folder, "*.tar"))
     meta = {"num_samples": len(chosen), "num_shards": shards, "num_regions": regions, "classes": list(classes)}
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
     left_out = len(everything) - len(chosen)

@@ -17,7 +17,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from xml.etree import ElementTree
 
 from dynamicvis.data.preparation.detection import (
     AnnotatedImage,
@@ -29,7 +28,9 @@ from dynamicvis.data.preparation.detection import (
     split_by_seed,
     write_detection,
 )
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
+from dynamicvis.data.text import read_xml
+from dynamicvis.files import listing
 
 HELP = "SSDD, instance segmentation of ships in SAR images"
 CLASSES = ("ship",)
@@ -70,7 +71,7 @@ def read_release(folder: Path, split: str) -> list[AnnotatedImage]:
     """
     return [
         _read_image(path, folder / f"JPEGImages_{split}" / f"{path.stem}.jpg")
-        for path in sorted((folder / f"Annotations_{split}").glob("*.xml"))
+        for path in listing(folder / f"Annotations_{split}", "*.xml")
     ]
 
 
@@ -85,10 +86,8 @@ def _find_release(source: Path) -> Path:
 
 
 def _read_image(path: Path, image: Path) -> AnnotatedImage:
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise DataSourceError(f"{path} cannot be read as XML ({error}); unpack it again") from error
+    with source_errors():
+        root = read_xml(path)
     width, height = image_size(image)
     instances = []
     for number, item in enumerate(root.iter("object"), start=1):

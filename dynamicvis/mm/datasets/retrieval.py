@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
 from dynamicvis.data.raster import DataError
+from dynamicvis.data.text import read_json, read_rows
 from dynamicvis.mm.datasets.scenes import ListedDataset
 from dynamicvis.registry import DATASETS
 
@@ -100,8 +99,7 @@ class BigEarthNet(ListedDataset):
     def entries(self) -> list[dict[str, Any]]:
         result = []
         dropped = 0
-        with Path(self.ann_file).open(newline="") as file:
-            names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+        names = [row[0].strip() for _, row in read_rows(self.ann_file) if row[0].strip()]
         for name in names:
             folder = self.images / name
             labels = self._labels(folder)
@@ -120,7 +118,7 @@ class BigEarthNet(ListedDataset):
         if not path.is_file():
             raise DataError(f"{self.ann_file} names {folder.name}, but {path} does not exist; {self.list_help}")
         try:
-            names = json.loads(path.read_text())["labels"]
+            names = read_json(path)["labels"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} holds no labels ({error!r}); get the patch anew") from error
         if self._merged is not None:
@@ -160,17 +158,19 @@ class ForestNet(ListedDataset):
 
     def entries(self) -> list[dict[str, Any]]:
         result = []
-        with Path(self.ann_file).open(newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {self._column, "example_path"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(f"{self.ann_file} lacks the column {sorted(missing)[0]!r}; {self.list_help}")
-            for row in reader:
-                where = f"{self.ann_file}, line {reader.line_num}"
-                if not row[self._column]:
-                    raise DataError(f"{where} has no {self._column}; {self.list_help}")
-                path = self.images / row["example_path"] / "images" / "visible" / "composite.png"
-                if not path.is_file():
-                    raise DataError(f"{where} names {row['example_path']}, but {path} does not exist; {self.list_help}")
-                result.append({"img_path": str(path), "gt_label": self.label(row[self._column], where)})
+        rows = read_rows(self.ann_file)
+        _, header = next(rows, (0, []))
+        missing = {self._column, "example_path"} - set(header)
+        if missing:
+            raise DataError(f"{self.ann_file} lacks the column {sorted(missing)[0]!r}; {self.list_help}")
+        for number, values in rows:
+            row = dict(zip(header, values, strict=False))
+            where = f"{self.ann_file}, line {number}"
+            if not row.get(self._column) or not row.get("example_path"):
+                lacking = "example_path" if row.get(self._column) else self._column
+                raise DataError(f"{where} has no {lacking}; {self.list_help}")
+            path = self.images / row["example_path"] / "images" / "visible" / "composite.png"
+            if not path.is_file():
+                raise DataError(f"{where} names {row['example_path']}, but {path} does not exist; {self.list_help}")
+            result.append({"img_path": str(path), "gt_label": self.label(row[self._column], where)})
         return result

@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 
 from dynamicvis.data.preparation.scenes import AID_CLASSES, UCMERCED_CLASSES
 from dynamicvis.data.raster import DataError
+from dynamicvis.data.text import read_lines
 from dynamicvis.registry import DATASETS
 
 
@@ -73,8 +74,7 @@ class SceneDataset(ListedDataset):
 
     def entries(self) -> list[dict[str, Any]]:
         result = []
-        for number, line in enumerate(Path(self.ann_file).read_text().splitlines(), start=1):
-            name = line.strip()
+        for number, name in enumerate(read_lines(self.ann_file), start=1):
             if not name:
                 continue
             where = f"{self.ann_file}, line {number}"

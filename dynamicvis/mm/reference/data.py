@@ -21,7 +21,9 @@ from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.visualization import SegLocalVisualizer
 from torch.utils.data import IterableDataset, get_worker_info
 
+from dynamicvis.data.matching import images_by_name
 from dynamicvis.data.raster import DataError
+from dynamicvis.data.text import read_lines
 from dynamicvis.mm.change.datasets import PairDataset
 from dynamicvis.mm.change.transforms import LoadRasterPair, PhotometricDistortion, RandomRotate
 from dynamicvis.mm.datasets.detection import CocoDataset
@@ -240,7 +242,7 @@ class _PairFolders(PairDataset):
 
     def list_pairs(self) -> list[tuple[Path, Path, Path]]:
         """Files of all pairs, in the order of the list or of the names."""
-        files = [{path.stem: path for path in sorted(folder.glob("*.*"))} for folder in self._folders]
+        files = [images_by_name(folder) for folder in self._folders]
         names = list(files[0]) if self._list is None else [Path(line).stem for line in _lines(self._list)]
         for name in names:
             for folder, by_name in zip(self._folders, files, strict=True):
@@ -252,7 +254,7 @@ class _PairFolders(PairDataset):
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; it names the images of a split, one a line")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return [line for line in read_lines(path) if line]
 
 
 for _name in ("LEVIR_CD_Dataset", "WHU_CD_Dataset", "OSCD_CD_Dataset"):
