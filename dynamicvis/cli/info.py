@@ -65,7 +65,20 @@ def _describe(found: SceneInfo) -> str:
         "fits": "yes" if found.fits else f"no: {found.reason}",
     }
     lines = [found.path, *(f"  {name + ':':<12}{value}" for name, value in rows.items())]
-    header = ["band", "name", "model's", "type", "NoData", "min", "max", "mean", "std", "seen as", "out of range"]
+    header = [
+        "band",
+        "name",
+        "model's",
+        "type",
+        "NoData",
+        "stands for",
+        "min",
+        "max",
+        "mean",
+        "std",
+        "seen as",
+        "out of range",
+    ]
     table = [header, *(_row(band) for band in found.bands)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines += ["", *("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
@@ -78,6 +91,9 @@ def _pixel_size(found: SceneInfo) -> str:
 
 
 def _row(band: BandInfo) -> list[str]:
+    from dynamicvis.geo.values import formula
+
+    meaning = band.scale, band.offset, band.unit
     seen = "-"
     if band.normalized_mean is not None:
         seen = f"{band.normalized_mean:.2f} ± {band.normalized_std:.2f}"
@@ -90,6 +106,7 @@ def _row(band: BandInfo) -> list[str]:
         band.model_name or "-",
         band.dtype,
         "-" if band.nodata is None else f"{band.nodata:.6g}",
+        "-" if formula(*meaning) == "n" else formula(*meaning),
         *statistics,
         seen,
         "-" if band.out_of_range is None else f"{band.out_of_range:.1%}",

@@ -316,6 +316,14 @@ def _create(
         for band, description in enumerate(spec.descriptions, start=1):
             if description:
                 sink.set_band_description(band, description)
+    if len(spec.scales) == len(spec.offsets) == bands and any(
+        meaning != (1, 0) for meaning in zip(spec.scales, spec.offsets, strict=True)
+    ):
+        sink.scales, sink.offsets = tuple(spec.scales), tuple(spec.offsets)
+    if len(spec.units) == bands:
+        for band, unit in enumerate(spec.units, start=1):
+            if unit:
+                sink.set_band_unit(band, unit)
     if spec.colormap is not None and bands == 1:
         sink.write_colormap(1, dict(spec.colormap))
     elif bands > 1 and not _pictorial(spec, bands):

@@ -21,6 +21,8 @@ from dynamicvis.model_card import ModelCard
 
 _WHOLE = 1 << 22  # pixels up to which a scene is read whole; of a larger one samples are
 _SAMPLES = 8  # windows along each axis
+_EXACT = 1 << 24  # up to here float32 holds every whole number
+_OTHER_UNITS = 50  # values this many times smaller or larger than a model's are in other units
 _MANY_BANDS = 32  # from which on fewer pixels are looked at, so that memory does not depend on the number of bands
 
 
@@ -34,6 +36,8 @@ class BandInfo:
         model_name: what the model takes it for, or None without a model or where it does not fit.
         dtype: numpy's name of its type.
         nodata: its NoData value, or None.
+        scale, offset, unit: what the file says its numbers stand for, number x scale + offset; the statistics are of
+            the numbers as stored, which is how a model sees them.
         minimum, maximum, mean, std: of the pixels looked at that hold data; None where none does.
         normalized_mean, normalized_std: mean and standard deviation as the model sees them, 0 and 1 for imagery like
             that of its training; None without a model.
@@ -45,6 +49,9 @@ class BandInfo:
     model_name: str | None
     dtype: str
     nodata: float | None
+    scale: float
+    offset: float
+    unit: str | None
     minimum: float | None
     maximum: float | None
     mean: float | None
@@ -143,6 +150,7 @@ def _describe(
     if card:
         size = tiling(card, tile, overlap)
         tiles = len(make_grid(card, scene.height, scene.width, size[0], size[1]))
+    found = tuple(_band(scene, index, values[index]) for index in range(scene.count))
     return SceneInfo(
         path=scene.path,
         width=scene.width,
@@ -150,7 +158,7 @@ def _describe(
         crs=scene.crs.to_string() if scene.crs else None,
         bounds=_bounds(scene) if scene.georeferenced else None,
         pixel_size=scene.gsd,
-        bands=tuple(_band(scene, index, values[index]) for index in range(scene.count)),
+        bands=found,
         mask=scene.has_mask,
         nodata_share=1 - values.shape[1] / looked_at,
         sampled=looked_at / (scene.width * scene.height),
@@ -161,8 +169,30 @@ def _describe(
         tile=size[0],
         overlap=size[1],
         tiles=tiles,
-        notes=tuple(scene.notes),
+        notes=(*scene.notes, *_notes_on_units(scene, card, found)),
     )
+
+
+def _notes_on_units(scene: Scene, card: ModelCard | None, bands: Sequence[BandInfo]) -> Iterator[str]:
+    """Sentences where the values look as if they were in other units than the model's, or are too large."""
+    known = [(band.minimum, band.maximum) for band in bands if band.minimum is not None and band.maximum is not None]
+    if not known:
+        return
+    lowest, highest = min(low for low, _ in known), max(high for _, high in known)
+    if max(-lowest, highest) >= _EXACT and any(np.dtype(dtype).kind in "iu" for dtype in scene.dtypes):
+        yield f"{scene.path} holds whole numbers from {_EXACT} on, which are rounded to float32 when they are read"
+    if card is None:
+        return
+    largest, expected = max(-lowest, highest), max(map(abs, card.value_range))
+    text = (
+        f"{scene.path} holds values of {lowest:.4g} to {highest:.4g}, but model '{card.name}' expects "
+        f"{card.value_range[0]:g} to {card.value_range[1]:g}"
+    )
+    if 0 < largest < expected / _OTHER_UNITS:
+        factor = f"by {expected:g} " if largest <= 1 else ""
+        yield f"{text}; if they are in other units (fractions, say), multiply them {factor}first"
+    elif largest > expected * _OTHER_UNITS:
+        yield f"{text}; if they are in other units, convert them (`gdal_translate -unscale` applies scale and offset)"
 
 
 def _band(scene: Scene, index: int, values: NDArray[np.float32]) -> BandInfo:
@@ -180,6 +210,9 @@ def _band(scene: Scene, index: int, values: NDArray[np.float32]) -> BandInfo:
         model_name=card.bands[index] if card else None,
         dtype=scene.dtypes[index],
         nodata=scene.nodatavals[index],
+        scale=scene.scales[index],
+        offset=scene.offsets[index],
+        unit=scene.units[index],
         minimum=float(values.min()) if len(values) else None,
         maximum=float(values.max()) if len(values) else None,
         mean=mean,
@@ -195,7 +228,8 @@ def _sample(scene: Scene) -> tuple[NDArray[np.float32], int]:
     parts, looked_at = [], 0
     for window in _windows(scene.height, scene.width, scene.count):
         values, valid = scene.read(window)
-        parts.append(values[:, valid])
+        # Unlike an index, this leaves the values of a band side by side.
+        parts.append(np.compress(valid.ravel(), values.reshape(len(values), -1), axis=1))
         looked_at += valid.size
     return np.concatenate(parts, axis=1), looked_at
 

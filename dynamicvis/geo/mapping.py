@@ -67,7 +67,10 @@ def map_raster(
     Neighbouring tiles are blended over their overlap with weights that sum to one; at the edge of the raster nothing
     fades. Pixels without data stay without data, and a tile that holds no other is never computed. A function that
     returns what it gets reproduces the raster to the rounding of float32. CRS, affine and, where the function keeps the
-    bands, their names and colour table are those of the source.
+    bands, their names and colour table are those of the source. So are scale, offset and unit of the bands, as the
+    function is given the stored numbers and not those that they stand for: where it keeps the bands, and ``out_dtype``
+    is a floating type or the bands' own. A function whose numbers mean something else gives them another type or
+    another number of bands, or the caller sets scale 1 and offset 0 in the file.
 
     Interrupted runs go on where they stopped when the same call is made again, and several processes that make the same
     call while one of them is at work share it. That two calls are the same is told by the file, the options and the
@@ -137,6 +140,7 @@ def map_raster(
             convert=lambda block: block,
             resampling="average" if scene.colormap is None else "mode",
             descriptions=scene.descriptions,
+            **_meaning(scene, dtype),
             colormap=scene.colormap if dtype == np.uint8 else None,
             tags={"DYNAMICVIS_VERSION": __version__, "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}"},
         )
@@ -163,6 +167,13 @@ def map_raster(
 
             work.conclude(make_outputs)
             return MapResult(destination, times)
+
+
+def _meaning(scene: Scene, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """What the numbers of an output stand for, if the function keeps the bands."""
+    if dtype.kind != "f" and {str(dtype)} != set(scene.dtypes):
+        return {}
+    return {"scales": scene.scales, "offsets": scene.offsets, "units": scene.units}
 
 
 def check_tiling(tile: int, overlap: int) -> None:

@@ -100,6 +100,7 @@ class RasterSpec:
         resampling: how overviews are made: ``"mode"`` for classes, ``"average"`` for quantities. None for a raster that
             nobody else reads, and that is not made cloud-optimised.
         descriptions: names of the bands, or none.
+        scales, offsets, units: what the numbers of the bands stand for, number x scale + offset, or none.
         colormap: colours (red, green, blue, alpha), 0 to 255, of the values of a single band of bytes.
         tags: dataset metadata.
     """
@@ -111,5 +112,8 @@ class RasterSpec:
     convert: Callable[[NDArray[np.float32]], NDArray[Any]]
     resampling: Literal["mode", "average", "nearest"] | None = "average"
     descriptions: Sequence[str] = ()
+    scales: Sequence[float] = ()
+    offsets: Sequence[float] = ()
+    units: Sequence[str | None] = ()
     colormap: Mapping[int, tuple[int, int, int, int]] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)

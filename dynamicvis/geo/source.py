@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,9 +27,14 @@ from dynamicvis.geo.reading import (
     without_warnings,
 )
 from dynamicvis.geo.tiles import Extent
+from dynamicvis.geo.values import as_stored, is_sentinel, notes_on_values, scaled_bands, suits
 from dynamicvis.model_card import ModelCard
 
 _GSD_FACTOR = 2.0  # a scene this much coarser or finer than the training imagery is worth a word
+_OTHER_COLOURS = {
+    *(ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.black),
+    *(ColorInterp.Y, ColorInterp.Cb, ColorInterp.Cr, ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness),
+}
 _SNAP = 1e-4  # pixels by which bounds may miss the edge of a pixel and still mean it
 _UNREADABLE = "cannot be read to its end; it is truncated or damaged, fetch it again"
 _UNREACHABLE = "cannot be read to its end; it is truncated or damaged, or the network failed: try again"
@@ -55,6 +60,9 @@ class Scene:
         dtypes: numpy's name of the type of each band read.
         descriptions: name of each band read, or None.
         nodatavals: NoData value of each band read, or None.
+        nodata_given: as given.
+        scales, offsets: what the file says its numbers stand for, number x scale + offset; values are read as stored.
+        units: unit of that, of each band read, or None.
         colormap: colour table of a single band, value to (red, green, blue, alpha), or None.
         fill: value of each band where there is no data: the card's means, or zeros.
         has_mask: whether a mask or an alpha band, and not only values, says what is data.
@@ -85,7 +93,7 @@ class Scene:
     ) -> None:
         self.path = str(path)
         self.card = card
-        self._nodata_given = nodata
+        self.nodata_given = nodata
         self._unreadable = _UNREACHABLE if is_remote(self.path) else _UNREADABLE
         self._handles = Handles(self.path)
         try:
@@ -164,7 +172,7 @@ class Scene:
         """
         part = part or Extent(0, 0, self.width, self.height)
         decimated = height < part.bottom - part.top or width < part.right - part.left
-        average = decimated and self._nodata_given is None
+        average = decimated and self.nodata_given is None
         return self._read_part(
             part,
             shape=(height, width),
@@ -191,6 +199,10 @@ class Scene:
             if self._masked:
                 masks = dataset.read_masks(self._masked, window=window, out_shape=(len(self._masked), *shape))
                 valid = masks.any(axis=0)
+            exact = {
+                index: dataset.read_masks(self.bands[index], window=window, out_shape=shape) == 0
+                for index in self._exact_nodata
+            }
         for band in alpha:
             valid &= band > 0
         with np.errstate(over="ignore"):  # a number too large for float32 is infinite, hence no data
@@ -198,20 +210,22 @@ class Scene:
         for band, dtype in zip(values, self.dtypes, strict=True):
             if np.dtype(dtype).kind == "f":
                 valid &= np.isfinite(band)
-        self._strike_nodata(raw, valid)
+        self._strike_nodata(raw, valid, exact)
         return values, valid
 
     @staticmethod
     def _read_band(dataset: Any, band: int, window: Window, shape: tuple[int, int], resampling: Resampling) -> Any:
         return dataset.read(band, window=window, out_shape=shape, resampling=resampling)
 
-    def _strike_nodata(self, raw: Any, valid: NDArray[np.bool_]) -> None:
-        """Mark as no data what the NoData values say."""
+    def _strike_nodata(self, raw: Any, valid: NDArray[np.bool_], exact: Mapping[int, NDArray[np.bool_]]) -> None:
+        """Mark as no data what the NoData values say; ``exact`` are the pixels with that of a band, where known."""
         everywhere: NDArray[np.bool_] | None = None
-        for band, nodata, sentinel in zip(raw, self._nodata, self._sentinel, strict=True):
+        for index, (band, nodata, sentinel) in enumerate(zip(raw, self._nodata, self._sentinel, strict=True)):
             if nodata is None:
                 continue
-            hit = band == nodata
+            hit = exact.get(index)
+            if hit is None:
+                hit = band == nodata
             if sentinel:
                 valid &= ~hit
             elif everywhere is None:
@@ -238,28 +252,43 @@ class Scene:
         # Each of these properties goes through all bands of the file.
         dtypes, descriptions, nodatavals = dataset.dtypes, dataset.descriptions, dataset.nodatavals
         self.dtypes = tuple(dtypes[band - 1] for band in self.bands)
-        self._refuse_types()
         self.descriptions = tuple(descriptions[band - 1] for band in self.bands)
         self.nodatavals: tuple[float | None, ...] = (
             tuple(nodatavals[band - 1] for band in self.bands)
-            if self._nodata_given is None
-            else (self._nodata_given,) * self.count
+            if self.nodata_given is None
+            else (self.nodata_given,) * self.count
         )
+        scales, offsets, units = dataset.scales, dataset.offsets, dataset.units
+        self.scales: tuple[float, ...] = tuple(scales[band - 1] for band in self.bands)
+        self.offsets: tuple[float, ...] = tuple(offsets[band - 1] for band in self.bands)
+        self.units: tuple[str | None, ...] = tuple(units[band - 1] or None for band in self.bands)
+        self._refuse_types()
+        flags = dataset.mask_flag_enums
+        # rasterio gives NoData of 64 bits as a float, and none where that is beyond the type; GDAL's own mask is exact.
+        self._exact_nodata = [
+            index
+            for index, (band, dtype) in enumerate(zip(self.bands, self.dtypes, strict=True))
+            if dtype in ("int64", "uint64") and self.nodata_given is None and MaskFlags.nodata in flags[band - 1]
+        ]
+        if self._exact_nodata:
+            self.nodatavals = tuple(
+                np.iinfo(self.dtypes[index]).max if value is None and index in self._exact_nodata else value
+                for index, value in enumerate(self.nodatavals)
+            )
         self.colormap = _colormap(dataset, self.bands[0]) if self.count == 1 else None
         self._same_type = len({*self.dtypes, *(dtypes[band - 1] for band in self._alpha)}) == 1
-        self._nodata = [_as_stored(*pair) for pair in zip(self.nodatavals, self.dtypes, strict=True)]
+        self._nodata = [as_stored(*pair) for pair in zip(self.nodatavals, self.dtypes, strict=True)]
         value_range = self.card.value_range if self.card else None
         self._sentinel = [
-            value is not None and _is_sentinel(float(value), dtype, value_range)
+            value is not None and is_sentinel(float(value), dtype, value_range)
             for value, dtype in zip(self._nodata, self.dtypes, strict=True)
         ]
-        flags = dataset.mask_flag_enums
         kinds = {_mask_kind(flags[band - 1]) for band in self.bands}
         self._masked = [] if kinds == {"values"} else self.bands[:1] if kinds == {"file"} else self.bands
         self.has_mask = bool(self._masked or self._alpha)
         # A mask of the file goes before its NoData value, as in GDAL. A band without such a value has data everywhere.
         known = None not in self.nodatavals
-        self._nodata_decides = known and (not self._masked or self._nodata_given is not None)
+        self._nodata_decides = known and (not self._masked or self.nodata_given is not None)
         self.fill: tuple[float, ...] = self.card.mean if self.card else (0.0,) * self.count
 
     def _pick_bands(self, dataset: Any, bands: Sequence[int] | None) -> list[int]:
@@ -289,6 +318,7 @@ class Scene:
                 f"{message}give a raster with these bands, or stack single ones with `gdalbuildvrt -separate`"
             )
         self._refuse_other_order(dataset, data_bands)
+        self._refuse_other_colours(dataset, data_bands[:needed])
         return data_bands[:needed]
 
     def _given_bands(self, dataset: Any, bands: Sequence[int]) -> list[int]:
@@ -322,6 +352,17 @@ class Scene:
                     )
                 return
 
+    def _refuse_other_colours(self, dataset: Any, data_bands: list[int]) -> None:
+        """Refuse inks and the like as red, green and blue."""
+        assert self.card is not None
+        interpretations = dataset.colorinterp
+        foreign = [interpretations[band - 1].name for band in data_bands if interpretations[band - 1] in _OTHER_COLOURS]
+        if foreign and not {name.lower() for name in self.card.bands} & {name.lower() for name in foreign}:
+            raise GeoError(
+                f"{self.path} holds colours as {', '.join(foreign)}, but model '{self.card.name}' needs "
+                f"{', '.join(self.card.bands)}; save it as RGB, or name bands by -b if these are no such colours"
+            )
+
     def _refuse_types(self) -> None:
         if self.card is None:
             for dtype in self.dtypes:
@@ -333,7 +374,13 @@ class Scene:
             return
         lowest, highest = self.card.value_range
         for dtype in self.dtypes:
-            if not _suits(dtype, lowest, highest):
+            if not suits(dtype, lowest, highest):
+                if highest - lowest <= 1 and scaled_bands(self):
+                    raise GeoError(
+                        f"{self.path} holds {dtype} values with a scale and an offset, but model '{self.card.name}' "
+                        f"expects {lowest:g} to {highest:g}; apply them with "
+                        f"`gdal_translate -ot Float32 -unscale {self.path} SCALED.tif`"
+                    )
                 target = "Byte" if (lowest, highest) == (0, 255) else "Float32"
                 scale = "-scale" if target == "Byte" else f"-scale <lowest> <highest> {lowest:g} {highest:g}"
                 raise GeoError(
@@ -388,6 +435,7 @@ class Scene:
                 f"{self.path} has pixels of {self.gsd:.3g} m, but model '{self.card.name}' learned from pixels of "
                 f"{self.card.gsd:.3g} m: expect poor results unless you resample it with `gdalwarp -tr`"
             )
+        notes += notes_on_values(self, palette=ColorInterp.palette in dataset.colorinterp)
         # A tile needs whole strips. When those of one row of tiles do not fit the cache, each tile decodes them anew.
         tile = self.card.tile if self.card else 1024
         rows, columns = dataset.block_shapes[self.bands[0] - 1]
@@ -465,42 +513,6 @@ def _colormap(dataset: Any, band: int) -> dict[int, tuple[int, int, int, int]] |
         return dict(dataset.colormap(band))
     except ValueError:  # rasterio's way to say that there is none
         return None
-
-
-def _as_stored(nodata: float | None, dtype: str) -> np.generic | None:
-    """A NoData value in the type of its band, or None where no pixel can have it."""
-    if nodata is None or math.isnan(nodata):
-        return None
-    kind = np.dtype(dtype)
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
-        if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
-            return None
-        return kind.type(int(nodata))
-    with np.errstate(over="ignore"):
-        return kind.type(nodata)
-
-
-def _is_sentinel(nodata: float, dtype: str, value_range: tuple[float, float] | None) -> bool:
-    """Whether no data can have this value, so that one band alone tells; 0 or 255 of bytes, say, may be data in one."""
-    if value_range is not None:
-        return not value_range[0] <= nodata <= value_range[1]
-    kind = np.dtype(dtype)
-    return nodata != 0 and not (kind.kind in "iu" and nodata == np.iinfo(kind).max)
-
-
-def _suits(dtype: str, lowest: float, highest: float) -> bool:
-    """Whether values of ``dtype`` can be meant in the units of a card's value range."""
-    if dtype.startswith("complex"):
-        return False
-    kind = np.dtype(dtype)
-    if (lowest, highest) == (0, 255):
-        return kind == np.uint8
-    if kind.kind == "f":
-        return True
-    if kind.kind not in "iu" or highest - lowest <= 1:
-        return False
-    return bool(np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max)
 
 
 def _apply(affine: Any, x: float, y: float) -> tuple[float, float]:
