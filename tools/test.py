@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint of a run; averaged weights are used where it has them")
     parser.add_argument("--out", type=Path, help="new folder for the predictions and a sheet of pictures")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder of --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder of --out that was made so")
     parser.add_argument("--tta", action="store_true", help="merge what the model finds in every image and its flips")
     add_run_arguments(parser)
     options = parser.parse_args(arguments)

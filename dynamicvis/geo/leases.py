@@ -161,8 +161,12 @@ class Leases:
         if holder.get("host") != _host() or not isinstance(token, str) or not token.isalnum():
             return
         for draft in self.folder.glob(f".{token}-*"):
+            if draft.is_symlink():
+                continue
             if draft.is_dir():
-                shutil.rmtree(draft, ignore_errors=True)
+                # Outputs of an earlier run that were being replaced are kept until others have taken their place.
+                if not any(draft.glob("before/*")):
+                    shutil.rmtree(draft, ignore_errors=True)
             else:
                 draft.unlink(missing_ok=True)
 

@@ -364,6 +364,19 @@ def test_only_files_of_a_run_are_removed_from_a_folder_of_work(tmp_path: Path) -
     assert sorted(path.name for path in kept.iterdir()) == ["link", "notes.txt"]
 
 
+def test_files_that_were_being_replaced_come_back(tmp_path: Path) -> None:
+    work_place = WorkPlace(tmp_path, "x", ["x.tif"])
+    with enter(work_place, Plan({}, {})) as work:
+        work.finish("band-000000", {}, {})
+        # As a process leaves it that is killed between two moves of `move_all`.
+        before = work.draft("outputs") / "before"
+        before.mkdir(parents=True)
+        (before / "x.tif").write_text("old")
+    with enter(work_place, Plan({"b": 1}, {}), overwrite=True, resume=False):
+        assert (tmp_path / "x.tif").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tif"]
+
+
 def test_work_is_never_done_through_links(scene: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     (victim / "src").mkdir(parents=True)
@@ -466,9 +479,8 @@ def test_lines_of_a_list_that_are_odd(scene: Path, tmp_path: Path) -> None:
     assert [Path(ref.path).name for ref in refs[:-1]] == names
     with pytest.raises(GeoError, match="cannot be looked up"):
         refs[-1].open(make_card())
-    path.write_bytes(b"a\0b.tif\n")
     with pytest.raises(GeoError, match="zero byte"):
-        find_scenes([path])
+        find_scenes(["a\0b.tif"])
 
 
 def test_local_files_called_like_addresses_are_files(
