@@ -143,6 +143,12 @@ def tiles_with_data(grid: Grid, work: Work) -> int:
     return sum((work.entry(band_name(row)) or {"tiles": 0})["tiles"] for row in range(len(grid.rows.starts)))
 
 
+def full_tiles(grid: Grid, work: Work) -> tuple[int, int]:
+    """How many tiles gave as many objects as the model gives at most, and how many objects that are."""
+    entries = [work.entry(band_name(row)) or {} for row in range(len(grid.rows.starts))]
+    return sum(entry.get("full", 0) for entry in entries), max(entry.get("most", 0) for entry in entries)
+
+
 def stored_bands(grid: Grid, work: Work) -> list[StoredBand]:
     """The finished bands of a scene whose model makes maps."""
     stored = []
@@ -333,6 +339,7 @@ class _BandInTheMaking:
         self._vectors: list[NDArray[np.float32]] = []
         self._columns: list[int] = []
         self._with_data = 0
+        self._full, self._most = 0, 0
 
     def add(self, item: _Item) -> None:
         if item.outputs is None or item.valid is None:
@@ -344,9 +351,13 @@ class _BandInTheMaking:
         if self._writer is not None:
             self._writer.add(tile, {name: maps[item.index] for name, maps in outputs.maps.items()}, item.valid)
         if outputs.objects is not None:
+            objects = outputs.objects[item.index]
+            reported = int((np.asarray(objects.scores) >= self._job.score_threshold).sum())
+            if objects.most is not None and reported >= objects.most:
+                self._full, self._most = self._full + 1, max(self._most, objects.most)
             found = to_candidates(
                 tile,
-                outputs.objects[item.index],
+                objects,
                 item.valid,
                 (self._job.grid.height, self._job.grid.width),
                 self._job.score_threshold,
@@ -358,7 +369,7 @@ class _BandInTheMaking:
 
     def finish(self) -> None:
         drafts = {}
-        entry: dict[str, Any] = {"tiles": self._with_data}
+        entry: dict[str, Any] = {"tiles": self._with_data, "full": self._full, "most": self._most}
         if self._writer is not None:
             self._writer.close()
             drafts[f"{band_name(self._row)}.raw"] = self._raw

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dynamicvis import __version__
 from dynamicvis.geo.assembly import check_creation_options
-from dynamicvis.geo.engine import Job, Progress, Times, run_bands, tiles_with_data
+from dynamicvis.geo.engine import Job, Progress, Times, full_tiles, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.mapping import check_batches, check_tiling, identity
 from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
@@ -431,7 +431,7 @@ class _Prepared:
                 times = self._compute(work, progress)
                 work.conclude(lambda staging: self._make_outputs(work, staging))
             done = work.result or {}
-        notes = tuple(self._scene.notes)
+        notes = (*self._scene.notes, *done.get("notes", ()))
         return PredictResult(tuple(outputs.paths), self._task.kind, done["counts"], done["tiles"], notes, times)
 
     def estimate(self) -> Estimate:
@@ -515,7 +515,18 @@ class _Prepared:
             raise Hopeless(
                 f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
             )
-        return {"counts": self._task.write(work, staging), "tiles": tiles}
+        return {"counts": self._task.write(work, staging), "tiles": tiles, "notes": list(self._notes(work))}
+
+    def _notes(self, work: Work) -> Iterator[str]:
+        """Sentences on what the tiles gave."""
+        full, most = full_tiles(self._grid, work)
+        if full:
+            size = self._grid.tile
+            yield (
+                f"{full} of the tiles of {self._scene.path} gave {most} objects, the most that model "
+                f"'{self._model.card.name}' gives for {size} x {size} pixels, so more may be there: look again with "
+                f"--tile {max(min(size, self._model.card.tile) // 2, 1)}"
+            )
 
 
 def _tags(model: TileModel, tile: int, overlap: int) -> dict[str, str]:

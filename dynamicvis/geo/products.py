@@ -21,12 +21,14 @@ class TileObjects:
         scores: (n,) 0 to 1, float64.
         labels: (n,) indices into the card's classes, int64.
         masks: (n, height, width) bool over the whole tile, for instance segmentation.
+        most: the most objects that the model gives for a tile, whatever is in it; None where there is no such number.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
     masks: NDArray[np.bool_] | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
 from dynamicvis.geo.models import load_model
 from dynamicvis.mm.export import export_model
+from dynamicvis.mm.inference.caps import ObjectCaps
+from dynamicvis.mm.inference.tile_model import OpenMMLabModel
 from dynamicvis.model_card import ModelCard, ModelFileError, read_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -197,6 +201,33 @@ def test_objects_are_those_of_mmdet(pair: Pair) -> None:
             assert actual.masks.shape == (len(found), 48, 64)
             assert (actual.masks != found.masks.numpy()).mean() < 1e-3
             assert actual.masks.any()
+
+
+@cases("detection", "instance_segmentation")
+def test_the_most_objects_of_a_tile_grow_with_its_area(pair: Pair) -> None:
+    settings = pair.model.test_cfg
+    parts = [settings] if pair.card.task == "detection" else [settings.rpn, settings.rcnn]
+    before = [(part.nms_pre if "nms_pre" in part else None, part.max_per_img) for part in parts]
+    inner = copy.deepcopy(pair.model)
+    model = OpenMMLabModel(inner, replace(pair.card, tile=24, overlap=0), torch.device("cpu"))
+    sizes = {(24, 24): 1.0, (12, 24): 1.0, (48, 64): 48 * 64 / 24**2}
+    for (height, width), factor in [*sizes.items(), ((24, 24), 1.0)]:
+        outputs = model(pair.images[:, :, :height, :width])
+        most = math.ceil(before[-1][1] * factor)
+        assert [found.most for found in outputs.objects] == [most, most]
+        heads = [inner.bbox_head] if pair.card.task == "detection" else [inner.rpn_head, inner.roi_head]
+        for head, (candidates, objects) in zip(heads, before, strict=True):
+            assert head.test_cfg.max_per_img == math.ceil(objects * factor)
+            assert candidates is None or head.test_cfg.nms_pre == math.ceil(candidates * factor)
+
+
+def test_a_fixed_set_of_queries_does_not_grow() -> None:
+    model = torch.nn.Module()
+    model.bbox_head = torch.nn.Module()
+    model.bbox_head.num_queries, model.bbox_head.test_cfg = 100, ConfigDict(max_per_img=100)
+    caps = ObjectCaps(model, 64 * 64)
+    caps.fit(128, 128)
+    assert caps.most == 100
 
 
 @cases("classification")

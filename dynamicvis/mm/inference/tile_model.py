@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynamicvis.geo.products import TileObjects, TileOutputs
+from dynamicvis.mm.inference.caps import ObjectCaps
 from dynamicvis.model_card import ModelCard, ModelFileError
 from dynamicvis.retrieval import spatial_mean
 from dynamicvis.text import first_sentence
@@ -67,6 +68,8 @@ class OpenMMLabModel:
             model.backbone.record_selection = True
         if card.task == "instance_segmentation" and not embedding:
             _without_unreported(model, card)
+        finds_objects = self.card.task in ("detection", "instance_segmentation")
+        self._caps = ObjectCaps(model, card.tile**2) if finds_objects else None
 
     def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
         """Results for a batch of tiles; each tile's are its own, whatever else is in the batch, up to rounding.
@@ -76,7 +79,8 @@ class OpenMMLabModel:
                 change, the bands of the first date, then those of the second.
 
         Returns:
-            By the task of ``card``: objects with scores of at least ``card.score_threshold``, best first; the map
+            By the task of ``card``: objects with scores of at least ``card.score_threshold``, best first, with the
+            most that there can be, a number that grows with the area of the window beyond ``card.tile``; the map
             ``"scores"`` (B, classes, height, width), probabilities; or vectors, probabilities of the classes or
             embeddings. And the map ``"selection"`` (B, stages with a router, height, width) if it was asked for.
 
@@ -92,6 +96,8 @@ class OpenMMLabModel:
             )
         with torch.inference_mode():
             batch = self._prepare(images)
+            if self._caps is not None:
+                self._caps.fit(*batch.size)
             try:
                 outputs = _ANSWERS[self.card.task](self._model, batch, self.card)
             except torch.OutOfMemoryError:
@@ -101,6 +107,9 @@ class OpenMMLabModel:
                     f"model '{self.card.name}' fails on windows of shape {tuple(images.shape)} "
                     f"({first_sentence(error)}); its card describes a model that cannot run: export it again"
                 ) from error
+            if self._caps is not None and outputs.objects is not None:
+                most = self._caps.most
+                outputs = replace(outputs, objects=[replace(found, most=most) for found in outputs.objects])
             if self._selecting:
                 outputs = replace(outputs, maps={**outputs.maps, "selection": self._selection(batch)})
         return outputs
