@@ -32,12 +32,12 @@ _RENAMES = (
     (re.compile(r"\.spatial_mamba_mixer\.mamba_layer\."), ".mixer."),
 )
 # Where a file keeps its weights. The averaged ones come first: who keeps them means them to be used.
-_CONTAINERS = ("state_dict_ema", "model_ema", "ema_model", "state_dict", "model", "module")
+_CONTAINERS = ("state_dict_ema", "model_ema", "ema_model", "ema", "state_dict", "model", "module")
 _PREFIXES = ("module.", "model.", "backbone.")
 # What torch.compile, FSDP and activation checkpointing put into the names of whatever they wrap.
 _MARKS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module)\.")
 _HOLDERS = ("module.", "model.", "_forward_module.")
-_AVERAGES = ("ema_model.", "model_ema.")
+_AVERAGES = ("ema_model.", "model_ema.", "ema.")
 _COUNTER = "n_averaged"  # of torch's AveragedModel
 _FIRST_CONVOLUTION = "stages.0.merge.projection.weight"
 _POSITION = "pos_embed"
@@ -156,7 +156,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 
     Args:
         path: ``.safetensors``, or a pickled file with the tensors on top or in ``state_dict``, ``model``, ``module``,
-            ``state_dict_ema``, ``model_ema`` or ``ema_model``.
+            ``state_dict_ema``, ``model_ema``, ``ema_model`` or ``ema``.
 
     Raises:
         CheckpointError: the file is missing, unreadable or without tensors, holds objects of unknown kinds, tensors
@@ -165,7 +165,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
     for _ in range(_DEEPEST_CONTAINER):
-        inner = [content[name] for name in _CONTAINERS if isinstance(_entry(content, name), Mapping)]
+        inner = [content[name] for name in _CONTAINERS if _holds_container(content, name)]
         if not inner:
             break
         content = inner[0]
@@ -207,8 +207,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
 _DEEPEST_CONTAINER = 4  # containers in one another: {"model": {"state_dict": ...}}
 
 
-def _entry(content: Any, name: str) -> Any:
-    return content.get(name) if isinstance(content, Mapping) else None
+def _holds_container(content: Any, name: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(name), Mapping) and len(content[name]) > 0
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -173,6 +173,8 @@ def _states(state: dict[str, torch.Tensor]) -> dict[str, Any]:
         "average before": {f"model_ema._orig_mod.module.{key}": value for key, value in state.items()}
         | {f"model.{key}": value for key, value in other.items()},
         "timm": {"arch": "x", "state_dict": other, "state_dict_ema": state, "args": argparse.Namespace(lr=0.1)},
+        "average of another kind": {"model": other, "ema": {"module": state, "updates": 3}},
+        "no average yet": {"state_dict": state, "state_dict_ema": {}},
         "containers in one another": {"model": {"state_dict": {f"module.{key}": v for key, v in state.items()}}},
     }
 
