@@ -53,37 +53,25 @@ def below(folder: Path) -> dict[str, bytes | None]:
 
 
 SCENES = [
+    *("gpkg_site", "sqlite_sequence", "rtree_x", "layer_styles", "select", "2024-01-01", "it's", 'q"q', "x;drop table"),
     *(
-        "gpkg_site",
-        "GPKG",
-        "sqlite_sequence",
-        "rtree_x",
-        "layer_styles",
-        "select",
-        "table",
-        "123",
-        "2024-01-01",
-        "a.b.c",
-    ),
-    *("it's", 'q"q', "`", "x;drop table", "[1]", "(2) copy", "-dash", "--", "#7", "*", "50%", "%s", "a?b", "c:d"),
-    *(
+        "[1]",
+        "(2) copy",
+        "-dash",
+        "#7",
+        "*",
+        "50%",
+        "a?b",
+        "c:d",
         "!a",
-        "a!b",
-        "{x}",
         "~",
-        "$HOME",
-        "&amp;",
         "<b>",
-        "|",
         " lead",
         "trail ",
-        "trail.",
         "日本",
         "e\u0301",
-        "CON",
-        "s3:a",
     ),
-    *("a\nb", "tab\there", "es\x1bcape", "r\u202el", "back\\slash", "..", "...", ".hidden"),
+    *("s3:a", "a\nb", "tab\there", "es\x1bcape", "r\u202el", "back\\slash", "..", "...", ".hidden"),
 ]
 
 
