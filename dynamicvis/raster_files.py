@@ -125,8 +125,8 @@ def open_raster(path: str | Path) -> Any:
             _check_vrt(local, path, 0, set())
     elif name.startswith(_ARCHIVES) and _suffix(name) == ".vrt":
         raise RasterFileError(f"{path} is a virtual raster in an archive; unpack the archive and give the .vrt in it")
-    # A file whose name has a colon in it would be taken for a name with a driver.
-    target = str(local.absolute()) if local is not None and ":" in name else path
+    # With a folder before it, neither the name of a file nor a name that stands in it is taken for one with a driver.
+    target = str(local.absolute()) if local is not None else path
     try:
         dataset = DatasetReader(_parse_path(target), driver=[*_SELF_CONTAINED, *_announced(name)])
     except RasterioError:

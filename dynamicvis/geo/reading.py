@@ -113,7 +113,7 @@ class Handles:
     and a new one is opened only when all are in use.
 
     Args:
-        path: anything that GDAL can open.
+        path: see `dynamicvis.raster_files`.
 
     Raises:
         GeoError: no raster.

@@ -69,7 +69,7 @@ class Scene:
         notes: sentences for the user about the scene; none of them is an error.
 
     Args:
-        path: anything that GDAL can open, remote files included.
+        path: a raster that GDAL can open, remote files included, under the rules of `dynamicvis.raster_files`.
         card: card of the model; None reads any bands of any real type.
         bands: numbers of the bands to read, from 1, in the order of ``card.bands``. By default the first
             ``len(card.bands)`` that are no alpha, or without a card all that are no alpha.

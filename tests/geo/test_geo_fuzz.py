@@ -19,7 +19,7 @@ FUZZ = Path(__file__).with_name("geo_fuzz.py")
 def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(FUZZ), str(tmp_path), str(seed)],
+        [sys.executable, str(FUZZ), str(tmp_path), str(seed), "24"],
         env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-500:]
