@@ -8,6 +8,7 @@ import torch
 from dynamicvis_kernels import gather_tokens, scatter_tokens
 from torch import nn
 
+from dynamicvis.backbone.inference import register_as_built
 from dynamicvis.backbone.mixer import BidirectionalMamba
 from dynamicvis.backbone.workspace import Workspace
 
@@ -129,19 +130,34 @@ class SelectiveBlock(nn.Module):
         sequence = workspace.empty("sequence", (batch, rows + self._kept(length), dim), tokens)
         means = workspace.empty("means", (batch, grid[0], dim), tokens)
         logits, workspace.scores = workspace.scores, None
-        if self.router is None:
+        router, norm = self.router, self.norm
+        if router is None:
             if self.global_tokens:
                 torch.mean(tokens.unflatten(1, grid), dim=2, out=means)
         elif logits is None:
-            logits = score_rows(tokens, self.router.weight[0], means)
+            logits = score_rows(tokens, router.weight[0], means)
         indices = None if logits is None else self._select(logits, noise)
-        assert self.norm.eps is not None
+        weight, eps = norm.weight, norm.eps
+        assert eps is not None
         if self.global_tokens:
-            rms_norm(means, self.norm.weight, self.norm.eps, sequence[:, :rows])
-        rms_norm(tokens, self.norm.weight, self.norm.eps, sequence[:, rows:], indices)
+            rms_norm(means, weight, eps, sequence[:, :rows])
+        rms_norm(tokens, weight, eps, sequence[:, rows:], indices)
         mixed = self._thin_out(self.mixer(sequence, workspace, leading=rows)[:, rows:])
         if logits is None or indices is None:
             return tokens.add_(mixed), None
-        router = None if following is None or following.router is None else following.router.weight[0]
-        workspace.scores = add_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, router, means)
+        next_router = None if following is None else following.router
+        scored_by = None if next_router is None else next_router.weight[0]
+        workspace.scores = add_rows_(tokens, mixed, logits.softmax(dim=1), indices, self.residual, scored_by, means)
         return tokens, indices
+
+
+def _has_usual_router(block: SelectiveBlock) -> bool:
+    """Whether the router, if there is one, is one vector without bias."""
+    router = block.router
+    if router is None:
+        return True
+    weight = router._parameters.get("weight")
+    return weight is not None and weight.shape[0] == 1 and router._parameters.get("bias") is None
+
+
+register_as_built(SelectiveBlock, _has_usual_router)

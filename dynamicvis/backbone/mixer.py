@@ -9,6 +9,7 @@ from dynamicvis_kernels import causal_conv_silu, selective_scan
 from torch import nn
 from torch.nn import functional as F
 
+from dynamicvis.backbone.inference import check_floating, is_as_built, register_as_built
 from dynamicvis.backbone.workspace import Workspace
 
 STATES = 16
@@ -37,7 +38,9 @@ class BidirectionalMamba(nn.Module):
         self.conv1d = nn.Conv1d(inner, inner, CONV_WIDTH, groups=inner)
         self.x_proj = nn.Linear(inner, self.rank + 2 * STATES, bias=False)
         self.dt_proj = nn.Linear(self.rank, inner)
-        self.A_log = nn.Parameter(torch.arange(1, STATES + 1, dtype=torch.float32).log().repeat(inner, 1))
+        default = torch.get_default_dtype()
+        rates = torch.arange(1, STATES + 1, dtype=torch.promote_types(default, torch.float32))
+        self.A_log = nn.Parameter(rates.log().to(default).repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
@@ -46,23 +49,53 @@ class BidirectionalMamba(nn.Module):
 
         What becomes of the first ``leading`` tokens is nobody's concern: with a workspace it is anything.
         """
-        conv_weight, conv_bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        assert conv_bias is not None
-        A = -self.A_log.exp()
+        A_log = self.A_log
+        check_floating("A_log", A_log)
+        A = -A_log.exp()
         if workspace is not None:
             from dynamicvis_kernels.streaming import stream_both_ways  # loads numba
 
+            conv1d, dt_proj = self.conv1d, self.dt_proj
+            assert conv1d.bias is not None
             x_weight, z_weight = self.in_proj.weight.chunk(2)
             z = workspace.linear("z", tokens, z_weight, leading)
             x = workspace.linear("x", tokens, x_weight)
             y = stream_both_ways(
-                x, z, conv_weight, conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, A, self.D,
+                x, z, conv1d.weight.squeeze(1), conv1d.bias,
+                self.x_proj.weight, dt_proj.weight, dt_proj.bias, A, self.D,
                 out=workspace.empty("y", x.shape, x), leading=leading,
             )  # fmt: skip
             return workspace.linear("mixed", y, self.out_proj.weight, leading)
         x, z = self.in_proj(tokens).chunk(2, dim=-1)
-        u = causal_conv_silu(x, conv_weight, conv_bias)
-        delta, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
-        delta = F.linear(delta, self.dt_proj.weight)
-        y = selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias)
+        u = self._convolve(x)
+        low_rank, B, C = self.x_proj(u).split([self.rank, STATES, STATES], dim=-1)
+        step = self.dt_proj
+        as_built = is_as_built(step) and step.bias is not None
+        delta = F.linear(low_rank, step.weight) if as_built else step(low_rank)
+        delta_bias = step.bias if as_built else torch.zeros_like(self.D)
+        y = selective_scan(u, delta, A, B, C, self.D, z, delta_bias)
         return self.out_proj(y)
+
+    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, length, channels) -> convolution and SiLU in both directions, (2, batch, length, channels)."""
+        if is_as_built(self.conv1d):
+            assert self.conv1d.bias is not None
+            return causal_conv_silu(x, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        past = F.pad(x.transpose(1, 2), (CONV_WIDTH - 1, 0))
+        future = F.pad(x.transpose(1, 2).flip(-1), (CONV_WIDTH - 1, 0))
+        return F.silu(torch.stack([self.conv1d(past), self.conv1d(future).flip(-1)])).transpose(2, 3)
+
+
+def _has_usual_biases(mixer: BidirectionalMamba) -> bool:
+    """Whether the layers have the biases that the kernels read, and no others."""
+    layers = mixer._modules
+    return all(
+        layer is not None and (layer._parameters.get("bias") is not None) == biased
+        for layer, biased in (
+            *((layers[name], False) for name in ("in_proj", "x_proj", "out_proj")),
+            *((layers[name], True) for name in ("dt_proj", "conv1d")),
+        )
+    )
+
+
+register_as_built(BidirectionalMamba, _has_usual_biases)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dynamicvis.backbone.block import Residual, SelectiveBlock, TokenOrder
-from dynamicvis.backbone.mixer import BidirectionalMamba
+from dynamicvis.backbone.inference import all_as_built, check_floating, register_as_built
 from dynamicvis.backbone.noise import NoiseDecay, noise_scale
 from dynamicvis.backbone.workspace import Workspace
 
@@ -50,6 +50,8 @@ class PatchMerge(nn.Module):
         """(batch, channels, height, width) -> tokens (batch, h * w, dim), and (h, w)."""
         # Channels last on both sides, so that tokens and maps are views of each other.
         maps = self.projection(maps.contiguous(memory_format=torch.channels_last))
+        # Of one band, whose two layouts look alike, the convolution gives channels first.
+        maps = maps.contiguous(memory_format=torch.channels_last)
         tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
         return _normalize(self.norm, tokens, workspace), (maps.shape[2], maps.shape[3])
 
@@ -83,10 +85,9 @@ class Stage(nn.Module):
             cast("SelectiveBlock", block).keep_ratio = ratio
 
 
-_PLAIN_MODULES = (
-    *(Stage, PatchMerge, SelectiveBlock, BidirectionalMamba),
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.RMSNorm, nn.ModuleList),
-)
+# Without weights of their own; their children speak for themselves.
+register_as_built(Stage, None)
+register_as_built(PatchMerge, None)
 
 
 class DynamicVis(nn.Module):
@@ -202,8 +203,10 @@ class DynamicVis(nn.Module):
             Four maps (batch, dims[s], ceil(height / stride), ceil(width / stride)) with strides 4, 8, 16, 32.
 
         Raises:
-            ValueError: the input has not four dimensions, another number of bands, or no pixel.
+            ValueError: the input has not four dimensions, another number of bands, or no pixel, or is not floating
+                point.
         """
+        check_floating("images", images)
         if images.ndim != 4 or images.shape[1] != self.in_channels or images.numel() == 0:
             raise ValueError(
                 f"images must be (batch, {self.in_channels}, height, width) and not empty, got {tuple(images.shape)}"
@@ -214,7 +217,7 @@ class DynamicVis(nn.Module):
         noise = noise_scale(self.noise)
         features = []
         selections: list[Selection] = []
-        workspace = Workspace() if Workspace.usable(images) and self._is_plain(images) else None
+        workspace = Workspace() if Workspace.usable(images) and self._runs_as_built(images) else None
         stride = 1
         for s, stage in enumerate(self._stages()):
             stride *= _STRIDES[s]
@@ -234,23 +237,16 @@ class DynamicVis(nn.Module):
         self.last_selection = tuple(selections) if self.record_selection else None
         return tuple(features)
 
-    def _is_plain(self, images: torch.Tensor) -> bool:
-        """Whether the modules are as built, all of the images' type: what is not must see its module called.
+    def _runs_as_built(self, images: torch.Tensor) -> bool:
+        """Whether a forward may read the weights of its modules; what is not as built must see its module called."""
+        place = self.pos_embed
+        return place.dtype is images.dtype and place.is_cpu and all_as_built(self.stages, images)
 
-        That goes for an adapter, a parametrization, a hook, and weights of another type, which torch refuses to mix.
-        """
-
-        def alike(weight: torch.Tensor | None) -> bool:
-            return weight is None or (weight.dtype, weight.device) == (images.dtype, images.device)
-
-        return alike(self.pos_embed) and all(
-            type(module) in _PLAIN_MODULES
-            and not module._forward_hooks
-            and not module._forward_pre_hooks
-            and all(map(alike, module._parameters.values()))
-            for stage in self.stages
-            for module in stage.modules()
-        )
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        for name, _ in self.named_parameters():
+            if isinstance(value := state_dict.get(prefix + name), torch.Tensor):
+                check_floating(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _stages(self) -> list[Stage]:
         return cast("list[Stage]", list(self.stages))
@@ -259,6 +255,7 @@ class DynamicVis(nn.Module):
         self, tokens: torch.Tensor, grid: tuple[int, int], workspace: Workspace | None
     ) -> torch.Tensor:
         if workspace is None:
+            check_floating("pos_embed", self.pos_embed)
             return tokens + resize_position_embedding(self.pos_embed, self.grid, grid)
         if grid == self.grid:
             return tokens.add_(self.pos_embed)
@@ -272,6 +269,11 @@ def resize_position_embedding(embedding: torch.Tensor, old: tuple[int, int], new
     """Bicubic resampling of (1, height * width, dim) from one grid to another."""
     if old == new:
         return embedding
+    with torch.autocast(embedding.device.type, enabled=False):
+        return _resize(embedding, old, new)
+
+
+def _resize(embedding: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
     vertical, horizontal = _resampling_matrices(embedding, old, new)
     # Resampling is linear and separable; as two matrix products it takes a quarter of F.interpolate's time.
     wide = torch.matmul(horizontal, embedding.unflatten(1, old)[0].to(horizontal.dtype))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from dynamicvis_kernels import choose_backend
+from torch.autograd import forward_ad
 
 
 class Workspace:
@@ -23,11 +26,19 @@ class Workspace:
 
     @staticmethod
     def usable(images: torch.Tensor) -> bool:
-        """Whether a forward may overwrite its intermediate results: on the CPU's kernels, without gradients."""
+        """Whether a forward may overwrite its intermediate results: on the CPU's kernels, without gradients.
+
+        What follows each operation, as tracing, forward-mode differentiation, `torch.func` or a dispatch mode do, would
+        not see these kernels.
+        """
         return (
             not torch.is_grad_enabled()
+            and type(images) in (torch.Tensor, torch.nn.Parameter)
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
+            and forward_ad._current_level < 0
+            and not torch._C._len_torch_dispatch_stack()
+            and not torch._C._functorch.is_functorch_wrapped_tensor(images)
             and not torch.is_autocast_enabled(images.device.type)
             and images.dtype in (torch.float32, torch.float64)
             and choose_backend(images.device) == "cpu"
@@ -35,9 +46,9 @@ class Workspace:
 
     def empty(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         """Uninitialised tensor, of the type of ``like``, in the buffer ``name``, whose former content is lost."""
-        count = torch.Size(shape).numel()
+        count = math.prod(shape)
         buffer = self._buffers.get(name)
-        if buffer is None or len(buffer) < count:
+        if buffer is None or buffer.numel() < count:
             self._buffers.pop(name, None)
             buffer = self._buffers[name] = like.new_empty(count)
         return buffer[:count].view(shape)
@@ -47,8 +58,10 @@ class Workspace:
 
         The first ``leading`` tokens are left out, and what stands in their places is anything.
         """
-        out = self.empty(name, (*tokens.shape[:-1], len(weight)), tokens)
-        if leading:
+        out = self.empty(name, (*tokens.shape[:-1], weight.shape[0]), tokens)
+        if leading and tokens.shape[0] == 1:
+            torch.mm(tokens[0, leading:], weight.t(), out=out[0, leading:])
+        elif leading:
             for source, target in zip(tokens[:, leading:], out[:, leading:], strict=True):
                 torch.mm(source, weight.t(), out=target)
         else:

@@ -82,20 +82,28 @@ def _interpreted() -> bool:
     return language is None or type(language.sum).__name__ == "InterpretedFunction"
 
 
-def check_tensors(operator: str, backend: str, sequences: Expected, parameters: Expected) -> None:
+def check_type(operator: str, backend: str, name: str, tensor: torch.Tensor) -> None:
+    """Check that an implementation knows the type of a tensor.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if tensor.dtype not in _DTYPES[backend]:
+        known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES[backend])
+        raise ValueError(f"{operator}: {name} must be one of {known} on {backend} kernels, got {tensor.dtype}")
+
+
+def check_tensors(operator: str, sequences: Expected, parameters: Expected) -> None:
     """Check shapes, devices and types.
 
-    All share the first sequence's device. The sequences share one type that the implementation knows; each parameter
-    has that type, or float32 where it is float16 or bfloat16.
+    All share the first sequence's device. The sequences share one type; each parameter has that type, or float32 where
+    it is float16 or bfloat16.
 
     Raises:
         ValueError: names the operator, the argument, what was expected and what came.
     """
     first_name, (first, _) = next(iter(sequences.items()))
     dtype, device = first.dtype, first.device
-    if dtype not in _DTYPES[backend]:
-        known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES[backend])
-        raise ValueError(f"{operator}: {first_name} must be one of {known} on {backend} kernels, got {dtype}")
     for expected, dtypes in (
         (sequences, (dtype,)),
         (parameters, (dtype, torch.float32) if dtype in _LOW_PRECISION else (dtype,)),
@@ -142,4 +150,4 @@ def widen(inputs: tuple[Any, ...]) -> list[Any]:
 
 def row_contiguous(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself when its last dimension is dense, else a contiguous copy."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+    return tensor if tensor.stride()[-1] == 1 else tensor.contiguous()

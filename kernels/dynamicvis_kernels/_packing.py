@@ -45,7 +45,15 @@ def _pack_kernel(variant: Variant) -> Callable[[int], None]:
 
 
 def pack_rows(*matrices: torch.Tensor) -> list[torch.Tensor]:
-    """(blocks, columns, lanes) from each (rows, columns), one type for all; missing rows are zero."""
+    """(blocks, columns, lanes) from each (rows, columns), one type for all; missing rows are zero.
+
+    Raises:
+        ValueError: one is no matrix, of another type than the first, or not on the CPU.
+    """
+    dtype = matrices[0].dtype
+    if any(matrix.ndim != 2 or matrix.dtype != dtype or not matrix.is_cpu for matrix in matrices):
+        kinds = ", ".join(f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}" for matrix in matrices)
+        raise ValueError(f"pack_rows: takes matrices of one type on the CPU, got {kinds}")
     lanes = BYTES // matrices[0].element_size()
     matrices = tuple(row_contiguous(matrix) for matrix in matrices)
     packed = [matrix.new_empty(-(-matrix.shape[0] // lanes), matrix.shape[1], lanes) for matrix in matrices]

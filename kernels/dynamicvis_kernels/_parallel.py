@@ -1,17 +1,17 @@
 """Run a compiled CPU kernel on all of torch's threads.
 
 A kernel is a C function of one argument, the address of an int64 array
-``[next task, next slot, number of tasks, ...]``; a module gives it as a function that makes it for one `Variant`. Every
-thread that enters takes a slot and then tasks until none is left, so the result cannot depend on the number of threads,
-and the caller decides who the threads are: torch's own OpenMP pool where it is GNU's (a second pool would fight its
-spinning workers), else a pool of Python threads, which run side by side since a kernel needs no interpreter.
+``[next task, next slot, number of tasks, refused, ...]``; a module gives it as a function that makes it for one
+`Variant`. Every thread that enters takes a slot and then tasks until none is left, so the result cannot depend on the
+number of threads, and the caller decides who the threads are: torch's own OpenMP pool where it is GNU's (a second pool
+would fight its spinning workers), else a pool of Python threads, which run side by side since a kernel needs no
+interpreter.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 from array import array
 from collections.abc import Callable, Sequence
@@ -22,19 +22,21 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import njit, types
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
-Variant = tuple[np.floating, int]
-"""What a kernel is compiled for: a float of the type it computes in, and `_shared_sources`.
+from dynamicvis_kernels._cache import KernelCache
 
-Numba's cache knows the values that a kernel closes over and the file it stands in, but no other file.
-"""
+Variant = np.floating
+"""What a kernel is compiled for: a float of the type it computes in."""
 MakeKernel = Callable[[Variant], Callable[[int], None]]
 
 _LIKE: dict[torch.dtype, np.floating] = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _TASKS = 2  # index of the number of tasks among a kernel's parameters
-HEADER = 3  # index of the first parameter of the kernel's own
+_REFUSED = 3  # index of what `refuse` writes
+HEADER = 4  # index of the first parameter of the kernel's own
 SEQUENCE = 4  # parameters that describe one sequence tensor
 _forked = False
 
@@ -81,6 +83,12 @@ def _fetch_increment(typing_context, parameters, index):
 
 
 @njit(forceinline=True)
+def refuse(parameters):
+    """Say that an index lies outside: `Launch` raises once all tasks are done."""
+    store_parameter(parameters, _REFUSED, 1)
+
+
+@njit(forceinline=True)
 def sequence_start(parameters, index, direction, batch):
     """Address of the first row of a sequence tensor, whose description starts at parameter ``index``."""
     address = load_parameter(parameters, index) + direction * load_parameter(parameters, index + 1)
@@ -102,7 +110,7 @@ def work(parameters, do_task, variant):
     slot = _fetch_increment(parameters, 1)
     task = _fetch_increment(parameters, 0)
     while task < load_parameter(parameters, _TASKS):
-        do_task(parameters, task, slot, variant[0])
+        do_task(parameters, task, slot, variant)
         task = _fetch_increment(parameters, 0)
 
 
@@ -110,32 +118,46 @@ def describe_sequence(tensor: torch.Tensor) -> list[int]:
     """Address and byte strides over direction, batch and row.
 
     ``tensor`` is ([2,] batch, length, columns) with dense columns; without directions, both see the same memory.
+
+    Raises:
+        ValueError: its columns are not dense.
     """
-    size = tensor.element_size()
-    *strides, _ = tensor.stride()
-    if len(strides) == 2:
+    strides, size = tensor.stride(), tensor.element_size()
+    if strides[-1] != 1 and tensor.shape[-1] > 1:
+        raise ValueError(f"a kernel takes rows that are dense, got {tuple(tensor.shape)} with strides {strides}")
+    if len(strides) == 3:
         return [tensor.data_ptr(), 0, strides[0] * size, strides[1] * size]
     return [tensor.data_ptr(), strides[0] * size, strides[1] * size, strides[2] * size]
 
 
-@functools.cache
-def _shared_sources() -> int:
-    """Digest of the code that the kernels share, as an int64."""
-    folder = Path(__file__).parent
-    code = b"".join((folder / name).read_bytes() for name in ("_parallel.py", "_simd.py", "_exponentials.py"))
-    return int.from_bytes(hashlib.sha256(code).digest()[:7], "little")
+def address(tensor: torch.Tensor) -> int:
+    """Address of a contiguous tensor.
+
+    Raises:
+        ValueError: it is not contiguous.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError(f"a kernel takes {tuple(tensor.shape)} contiguous, got strides {tensor.stride()}")
+    return tensor.data_ptr()
 
 
 @functools.cache
 def _compile_kernel(make: MakeKernel, dtype: torch.dtype) -> Any:
-    """Compile a kernel once; later processes load it from numba's cache."""
-    kernel = make((_LIKE[dtype], _shared_sources()))
-    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(kernel)
+    """Compile a kernel once; later processes load it."""
+    like = _LIKE[dtype]
+    kernel = make(like)
+    compiled: Any = CFunc(kernel, normalize_signature(types.void(types.int64)), {}, {"error_model": "numpy"})
+    compiled._cache = KernelCache(kernel, like.dtype.name)  # numba.cfunc would take its own cache
+    compiled.compile()
+    return compiled
 
 
 def thread_count(tasks: int) -> int:
     """Number of threads that ``run`` uses for so many tasks."""
-    return 1 if _forked else max(1, min(torch.get_num_threads(), tasks))
+    if tasks <= 1 or _forked:
+        return 1
+    threads = torch.get_num_threads()
+    return threads if threads < tasks else tasks
 
 
 class Launch:
@@ -148,37 +170,55 @@ class Launch:
         dtype: type that it computes in, float32 or float64.
         tasks: their number.
         parameters: the kernel's own, from index `HEADER` on.
+        slots: how many threads the kernel's scratch has room for; without scratch, any number.
     """
 
-    def __init__(self, make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
+    def __init__(
+        self, make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int], slots: int | None = None
+    ) -> None:
         self._kernel = _compile_kernel(make, dtype)
-        self._block = array("q", [0, 0, tasks, *parameters])
+        self._block = array("q", [0, 0, tasks, 0, *parameters])
+        self._slots = slots
 
     def change(self, index: int, *values: int) -> None:
         """Replace neighbouring parameters, from ``index`` on."""
-        self._block[index : index + len(values)] = array("q", values)
+        for offset, value in enumerate(values):
+            self._block[index + offset] = value
 
     def __call__(self, tasks: int | None = None) -> None:
-        """Run on all threads until all tasks are done, ``tasks`` of them from now on; releases the interpreter lock."""
-        self.change(0, 0, 0, self._block[_TASKS] if tasks is None else tasks)
-        address, _ = self._block.buffer_info()
-        threads = thread_count(self._block[_TASKS])
+        """Run on all threads until all tasks are done, ``tasks`` of them from now on; releases the interpreter lock.
+
+        Raises:
+            ValueError: an index lies outside what it points into; the results are undefined.
+        """
+        block = self._block
+        block[0] = block[1] = block[_REFUSED] = 0
+        if tasks is not None:
+            block[_TASKS] = tasks
+        threads = thread_count(block[_TASKS])
+        # The number of threads may have been changed since the scratch was made.
+        self._run(threads if self._slots is None or threads < self._slots else self._slots)
+        if block[_REFUSED]:
+            raise ValueError("an index lies outside the sequence that it points into")
+
+    def _run(self, threads: int) -> None:
+        parameters, _ = self._block.buffer_info()
         if threads == 1:
-            self._kernel.ctypes(address)
+            self._kernel.ctypes(parameters)
             return
         parallel = _gomp_parallel()
         if parallel is not None:
-            parallel(self._kernel.address, address, threads, 0)
+            parallel(self._kernel.address, parameters, threads, 0)
             return
-        done = [_thread_pool().submit(self._kernel.ctypes, address) for _ in range(threads - 1)]
-        self._kernel.ctypes(address)
+        done = [_thread_pool().submit(self._kernel.ctypes, parameters) for _ in range(threads - 1)]
+        self._kernel.ctypes(parameters)
         for future in done:
             future.result()
 
 
-def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int]) -> None:
+def run(make: MakeKernel, dtype: torch.dtype, tasks: int, parameters: Sequence[int], slots: int | None = None) -> None:
     """Run a kernel once, see `Launch`."""
-    Launch(make, dtype, tasks, parameters)()
+    Launch(make, dtype, tasks, parameters, slots)()
 
 
 @functools.cache
@@ -190,7 +230,10 @@ def _gomp_parallel() -> Any:
     loaded = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
     if len(loaded) != 1:
         return None
-    function = ctypes.CDLL(loaded.pop()).GOMP_parallel
+    try:
+        function = ctypes.CDLL(loaded.pop()).GOMP_parallel
+    except (OSError, AttributeError):  # its file was replaced while torch runs on the old one
+        return None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
     return function

@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 
-from dynamicvis_kernels._backend import choose_backend, run_in_float32, widen
+from dynamicvis_kernels._backend import (
+    ENVIRONMENT_VARIABLE,
+    check_tensors,
+    check_type,
+    choose_backend,
+    run_in_float32,
+    widen,
+)
 
 
 def register_operator(
@@ -22,9 +29,13 @@ def register_operator(
     arguments: dict[str, str],
     output_shape: Callable[..., tuple[int, ...]],
     differentiable: int,
+    check: Callable[..., None],
     prefix: str = "",
 ) -> Callable[..., torch.Tensor]:
     """Register ``dynamicvis::name`` and ``dynamicvis::name_backward`` for the CPU and for GPUs.
+
+    Both check what they are given, whoever calls them: an exported graph calls them without the public function. Where
+    the output has no element, no kernel runs.
 
     Args:
         name: name of the operator.
@@ -34,6 +45,7 @@ def register_operator(
         arguments: names of the inputs and their types in torch's schema language.
         output_shape: shape of the output from the inputs; its type is the first input's.
         differentiable: how many of the inputs, from the first, are differentiable tensors.
+        check: raises ValueError where the inputs do not fit together.
         prefix: what the names of the modules' functions start with.
 
     Returns:
@@ -49,15 +61,39 @@ def register_operator(
     def implementation(on_cpu: bool, function: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(f"{package}.{'cpu' if on_cpu else 'triton'}"), prefix + function)
 
+    def takes_cpu(inputs: tuple[Any, ...]) -> bool:
+        """Whether the CPU's implementation takes the inputs, else Triton's; raises ValueError where none does."""
+        first = inputs[0]
+        backend = choose_backend(first.device)
+        if backend == "naive":
+            raise ValueError(
+                f"{forward_name} is the compiled operator, as an exported graph calls it, and has no naive version: "
+                f"unset {ENVIRONMENT_VARIABLE}"
+            )
+        check_type(name, backend, next(iter(arguments)), first)
+        check(*inputs)
+        return backend == "cpu"
+
+    def check_gradient(grad: torch.Tensor, inputs: tuple[Any, ...]) -> None:
+        first = inputs[0]
+        expected = {next(iter(arguments)): (first, first.shape), "grad": (grad, tuple(output_shape(*inputs)))}
+        check_tensors(f"{name}_backward", expected, {})
+
     @torch.library.impl(forward_name, ("cpu", "cuda"))
     def forward(*inputs: Any) -> torch.Tensor:
-        on_cpu = choose_backend(inputs[0].device) == "cpu"
+        on_cpu = takes_cpu(inputs)
+        shape = output_shape(*inputs)
+        if 0 in shape:
+            return inputs[0].new_empty(shape)
         function = implementation(on_cpu, "forward")
         return run_in_float32(function, *inputs) if on_cpu else function(*inputs)
 
     @torch.library.impl(backward_name, ("cpu", "cuda"))
     def backward(grad: torch.Tensor, *inputs: Any) -> list[torch.Tensor]:
-        on_cpu = choose_backend(grad.device) == "cpu"
+        on_cpu = takes_cpu(inputs)
+        check_gradient(grad, inputs)
+        if not grad.numel():
+            return [tensor.new_zeros(tensor.shape) for tensor in inputs[:differentiable]]
         function = implementation(on_cpu, "backward")
         if not on_cpu:
             return function(grad, *inputs)
@@ -66,10 +102,13 @@ def register_operator(
 
     @torch.library.register_fake(forward_name)
     def forward_fake(*inputs: Any) -> torch.Tensor:
+        check(*inputs)
         return inputs[0].new_empty(output_shape(*inputs))
 
     @torch.library.register_fake(backward_name)
     def backward_fake(grad: torch.Tensor, *inputs: Any) -> list[torch.Tensor]:
+        check(*inputs)
+        check_gradient(grad, inputs)
         return [tensor.new_empty(tensor.shape) for tensor in inputs[:differentiable]]
 
     operators = torch.ops.dynamicvis

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from dynamicvis_kernels._checks import check_arguments, check_indices, name_dimensions
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -15,6 +16,7 @@ from dynamicvis_kernels._parallel import (
     Variant,
     describe_sequence,
     load_parameter,
+    refuse,
     row_stride,
     run,
     sequence_start,
@@ -24,8 +26,8 @@ from dynamicvis_kernels._simd import BYTES, first_lanes, lane_count, load, load_
 
 _ROWS = 64  # rows of one task
 
-_LENGTH, _CHANNELS, _WEIGHT, _BIAS, _EPS, _INDICES = range(HEADER, HEADER + 6)
-_TOKENS, _OUT = range(HEADER + 6, HEADER + 6 + 2 * SEQUENCE, SEQUENCE)
+_LENGTH, _CHANNELS, _WEIGHT, _BIAS, _EPS, _INDICES, _INDEXED = range(HEADER, HEADER + 7)
+_TOKENS, _OUT = range(HEADER + 7, HEADER + 7 + 2 * SEQUENCE, SEQUENCE)
 
 
 @njit(error_model="numpy")
@@ -59,11 +61,14 @@ def _rms_norm_task(p, task, slot, like):
     lanes = lane_count(like)
     length, channels = load_parameter(p, _LENGTH), load_parameter(p, _CHANNELS)
     weight, eps = load_parameter(p, _WEIGHT), load_scalar(p + _EPS * 8, 0.0)
-    indices = load_parameter(p, _INDICES)
+    indices, indexed = load_parameter(p, _INDICES), load_parameter(p, _INDEXED)
     parts = (length + _ROWS - 1) // _ROWS
     batch, start = task // parts, (task % parts) * _ROWS
     for t in range(start, min(start + _ROWS, length)):
         index = load_parameter(indices, batch * length + t) if indices else t
+        if index < 0 or index >= indexed:
+            refuse(p)
+            continue
         row = sequence_start(p, _TOKENS, 0, batch) + index * row_stride(p, _TOKENS)
         out = sequence_start(p, _OUT, 0, batch) + t * row_stride(p, _OUT)
         squares = splat(0.0, like)
@@ -100,7 +105,15 @@ def layer_norm_(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, 
 
     Returns:
         ``tokens``.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, or a gradient is asked for.
     """
+    if tokens.ndim != 3:
+        name_dimensions("layer_norm_", tokens=(tokens, 3))
+    shape = tokens.shape
+    expected = {"tokens": (tokens, shape), "weight": (weight, shape[2:]), "bias": (bias, shape[2:])}
+    check_arguments("layer_norm_", tokens, expected, written=(tokens,))
     weight, bias = weight.contiguous(), bias.contiguous()
     _run(_layer_norm_kernel, tokens, weight, bias.data_ptr(), eps, tokens)
     return tokens
@@ -120,7 +133,22 @@ def rms_norm(
 
     Returns:
         ``out``.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, an index lies outside, or a gradient is asked for.
     """
+    if tokens.ndim != 3 or out.ndim != 3:
+        name_dimensions("rms_norm", tokens=(tokens, 3), out=(out, 3))
+    batch, length, channels = tokens.shape
+    count = length if indices is None else out.shape[1]
+    expected = {
+        "tokens": (tokens, tokens.shape),
+        "weight": (weight, (channels,)),
+        "out": (out, (batch, count, channels)),
+    }
+    check_arguments("rms_norm", tokens, expected, dense=(tokens,), written=(out,))
+    if indices is not None:
+        check_indices("rms_norm", indices, batch, count)
     _run(_rms_norm_kernel, tokens, weight.contiguous(), 0, eps, out, 0 if indices is None else indices.data_ptr())
     return out
 
@@ -136,5 +164,5 @@ def _run(
 ) -> None:
     batch, length, channels = out.shape
     parameters = [length, channels, weight.data_ptr(), bias_address, int(np.float64(eps).view(np.int64))]
-    parameters += [indices_address, *describe_sequence(tokens), *describe_sequence(out)]
+    parameters += [indices_address, tokens.shape[1], *describe_sequence(tokens), *describe_sequence(out)]
     run(make, tokens.dtype, batch * -(-length // _ROWS), parameters)

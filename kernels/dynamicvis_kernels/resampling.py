@@ -8,6 +8,7 @@ import torch
 from numba import njit
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._checks import check_arguments, name_dimensions
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
@@ -80,27 +81,44 @@ def add_resampled_(
 
     Returns:
         ``tokens``.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, or a gradient is asked for.
     """
+    name = "add_resampled_"
+    if (tokens.ndim, maps.ndim, vertical.ndim, horizontal.ndim) != (3, 4, 2, 2):
+        name_dimensions(name, tokens=(tokens, 3), maps=(maps, 4), vertical=(vertical, 2), horizontal=(horizontal, 2))
     batch, _, channels = tokens.shape
-    columns = row_contiguous(maps.flatten(1, 2))
+    _, height, width, _ = maps.shape
+    rows, columns = vertical.shape[0], horizontal.shape[0]
+    expected = {
+        "tokens": (tokens, (batch, rows * columns, channels)),
+        "maps": (maps, (1, height, width, channels)),
+        "vertical": (vertical, (rows, height)),
+        "horizontal": (horizontal, (columns, width)),
+    }
+    check_arguments(name, tokens, expected, written=(tokens,))
+    if not tokens.numel() or not maps.numel():
+        return tokens
+    flat = row_contiguous(maps.flatten(1, 2))
     lanes = BYTES // tokens.element_size()
     (row_starts, row_weights), (column_starts, column_weights) = _neighbours(vertical), _neighbours(horizontal)
-    mixture = -(-channels // lanes) * lanes * maps.shape[2]
-    scratch = torch.empty(thread_count(batch * len(vertical)), mixture, dtype=tokens.dtype)
-    parameters = [len(vertical), len(horizontal), maps.shape[2], channels]
+    mixture = -(-channels // lanes) * lanes * width
+    scratch = tokens.new_empty(thread_count(batch * rows), mixture)
+    parameters = [rows, columns, width, channels]
     parameters += [scratch.data_ptr(), mixture * scratch.element_size()]
     parameters += [row_starts.data_ptr(), row_weights.data_ptr(), row_weights.shape[1]]
     parameters += [column_starts.data_ptr(), column_weights.data_ptr(), column_weights.shape[1]]
-    parameters += [*describe_sequence(tokens), *describe_sequence(columns)]
-    run(_add_kernel, tokens.dtype, batch * len(vertical), parameters)
+    parameters += [*describe_sequence(tokens), *describe_sequence(flat)]
+    run(_add_kernel, tokens.dtype, batch * rows, parameters, slots=scratch.shape[0])
     return tokens
 
 
 def _neighbours(shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each row of a matrix where its elements other than zero start, (rows,), and them, (rows, most of any row)."""
-    present, columns = shares != 0, torch.arange(shares.shape[1])
+    present, columns = shares != 0, torch.arange(shares.shape[1], device=shares.device)
     first = torch.where(present, columns, len(columns)).amin(1)
     last = torch.where(present, columns, -1).amax(1)
     count = max(1, int((last - first).max()) + 1)
     starts = first.clamp(max=len(columns) - count)
-    return starts, shares.gather(1, starts[:, None] + torch.arange(count))
+    return starts, shares.gather(1, starts[:, None] + torch.arange(count, device=shares.device))

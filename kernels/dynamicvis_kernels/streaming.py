@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from dynamicvis_kernels._checks import check_arguments, name_dimensions
 from dynamicvis_kernels._packing import pack_rows
 from dynamicvis_kernels.causal_conv.cpu import RowConvolution
 from dynamicvis_kernels.selective_scan.cpu import RowScan
@@ -43,16 +44,41 @@ def stream_both_ways(
 
     Returns:
         ``out``.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, or a gradient is asked for.
     """
+    name = "stream_both_ways"
+    if (x.ndim, conv_weight.ndim, dt_proj.ndim, A.ndim) != (3, 2, 2, 2):
+        name_dimensions(name, x=(x, 3), conv_weight=(conv_weight, 2), dt_proj=(dt_proj, 2), A=(A, 2))
     batch, length, channels = x.shape
-    rank, states = dt_proj.shape[1], A.shape[1]
+    width, rank, states = conv_weight.shape[1], dt_proj.shape[1], A.shape[1]
+    expected = {
+        "x": (x, x.shape),
+        "z": (z, x.shape),
+        "conv_weight": (conv_weight, (channels, width)),
+        "conv_bias": (conv_bias, (channels,)),
+        "x_proj": (x_proj, (rank + 2 * states, channels)),
+        "dt_proj": (dt_proj, (channels, rank)),
+        "dt_bias": (dt_bias, (channels,)),
+        "A": (A, (channels, states)),
+        "D": (D, (channels,)),
+        "out": (out, x.shape),
+    }
+    check_arguments(name, x, expected, dense=(x, z), written=(out,))
+    if min(width, rank, states) < 1:
+        raise ValueError(f"{name}: needs a tap, a rank and a state at least, got {width}, {rank} and {states}")
+    if not 0 <= leading <= length:
+        raise ValueError(f"{name}: leading must lie in [0, {length}], got {leading}")
+    if not x.numel():
+        return out
     taps, projection, step_projection = pack_rows(conv_weight, x_proj, dt_proj)
     A, D, dt_bias, conv_bias = (tensor.contiguous() for tensor in (A, D, dt_bias, conv_bias))
     chunks = max(1, -(-length * batch * channels // _CHUNK_ELEMENTS))
     chunk = max(64, -(-length // chunks))
     u = x.new_empty(batch, chunk, channels)
     projected = x.new_empty(batch, chunk, projection.shape[0] * projection.shape[2])
-    low_rank, B, C = projected[..., : len(x_proj)].split([rank, states, states], dim=-1)
+    low_rank, B, C = projected[..., : rank + 2 * states].split([rank, states, states], dim=-1)
     convolve = RowConvolution(x, taps, conv_bias, u, projection, projected)
     scan = RowScan(u, low_rank, A, B, C, D, z, dt_bias, out, step_projection)
     for direction in range(2):

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels._backend import check_tensors, choose_backend, promote_under_autocast, run_in_float32
+from dynamicvis_kernels._backend import (
+    check_tensors,
+    check_type,
+    choose_backend,
+    promote_under_autocast,
+    run_in_float32,
+)
 from dynamicvis_kernels._registration import register_operator
 from dynamicvis_kernels.causal_conv import naive
 
 __all__ = ["causal_conv_silu"]
+
+
+def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    if x.ndim != 3 or weight.ndim != 2:
+        raise ValueError(
+            "causal_conv_silu: x must have 3 dimensions (batch, length, channels) and weight 2 (channels, width), "
+            f"got {x.ndim} and {weight.ndim}"
+        )
+    channels, width = x.shape[2], weight.shape[1]
+    check_tensors(
+        "causal_conv_silu",
+        {"x": (x, x.shape)},
+        {"weight": (weight, (channels, width)), "bias": (bias, (channels,))},
+    )
+    if width == 0:
+        raise ValueError("causal_conv_silu: weight must have at least one tap, got width 0")
+
 
 _compiled = register_operator(
     "causal_conv_silu",
@@ -16,6 +39,7 @@ _compiled = register_operator(
     dict.fromkeys(("x", "weight", "bias"), "Tensor"),
     lambda x, weight, bias: (2, *x.shape),
     differentiable=3,
+    check=_check,
 )
 
 
@@ -44,20 +68,9 @@ def causal_conv_silu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
 
     Source: the short convolution of Mamba (arXiv 2312.00752, section 3.4), in both directions.
     """
-    if x.ndim != 3 or weight.ndim != 2:
-        raise ValueError(
-            "causal_conv_silu: x must have 3 dimensions (batch, length, channels) and weight 2 (channels, width), "
-            f"got {x.ndim} and {weight.ndim}"
-        )
-    backend = choose_backend(x.device)
     x, weight, bias = promote_under_autocast([x], [weight, bias])
-    channels = x.shape[2]
-    check_tensors(
-        "causal_conv_silu",
-        backend,
-        {"x": (x, tuple(x.shape))},
-        {"weight": (weight, (channels, weight.shape[1])), "bias": (bias, (channels,))},
-    )
-    if backend == "naive":
+    if choose_backend(x.device) == "naive":
+        check_type("causal_conv_silu", "naive", "x", x)
+        _check(x, weight, bias)
         return run_in_float32(naive.causal_conv_silu, x, weight, bias)
     return _compiled(x, weight, bias)

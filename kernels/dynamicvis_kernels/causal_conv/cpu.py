@@ -15,6 +15,7 @@ from dynamicvis_kernels._parallel import (
     SEQUENCE,
     Launch,
     Variant,
+    address,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -225,12 +226,12 @@ class RowConvolution:
     ) -> None:
         self._batch, length, channels = x.shape
         self._tensors = (x, taps, bias, out, projection, projected)
-        parameters = [length, channels, taps.shape[1], taps.data_ptr(), bias.data_ptr()]
+        parameters = [length, channels, taps.shape[1], address(taps), address(bias)]
         parameters += [*describe_sequence(x), *describe_sequence(out), *[0] * 4]
         if projection is None or projected is None:
             parameters += [0]
         else:
-            parameters += [len(projection), projection.data_ptr(), *describe_sequence(projected)]
+            parameters += [projection.shape[0], address(projection), *describe_sequence(projected)]
         self._launch = Launch(_forward_kernel, x.dtype, 0, parameters)
 
     def __call__(self, rows: tuple[int, int], directions: tuple[int, int]) -> None:
@@ -241,7 +242,7 @@ class RowConvolution:
 
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """See `dynamicvis_kernels.causal_conv_silu`."""
-    out = torch.empty(2, *x.shape, dtype=x.dtype)
+    out = x.new_empty(2, *x.shape)
     (taps,) = pack_rows(weight)
     RowConvolution(row_contiguous(x), taps, bias.contiguous(), out)((0, x.shape[1]), (0, 2))
     return out
@@ -255,13 +256,13 @@ def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: to
     x, grad = row_contiguous(x), row_contiguous(grad)
     (taps,), bias = pack_rows(weight), bias.contiguous()
     tasks = batch * len(taps)
-    grad_x = torch.empty(x.shape, dtype=x.dtype)
-    grad_weight = torch.empty(batch, *taps.shape, dtype=x.dtype)
-    grad_bias = torch.empty(batch, len(taps) * lanes, dtype=x.dtype)
-    scratch = torch.empty(thread_count(tasks), 2 * length * lanes, dtype=x.dtype)
+    grad_x = x.new_empty(x.shape)
+    grad_weight = x.new_empty(batch, *taps.shape)
+    grad_bias = x.new_empty(batch, len(taps) * lanes)
+    scratch = x.new_empty(thread_count(tasks), 2 * length * lanes)
     parameters = [length, channels, width, taps.data_ptr(), bias.data_ptr()]
     parameters += [value for tensor in (x, grad, grad_x) for value in describe_sequence(tensor)]
     parameters += [tensor.data_ptr() for tensor in (grad_weight, grad_bias, scratch)]
-    run(_backward_kernel, x.dtype, tasks, [*parameters, 2 * length * BYTES])
+    run(_backward_kernel, x.dtype, tasks, [*parameters, 2 * length * BYTES], slots=scratch.shape[0])
     taps_gradient = grad_weight.sum(0).transpose(1, 2).reshape(-1, width)[:channels]
     return [grad_x, taps_gradient, grad_bias.sum(0)[:channels].clone()]

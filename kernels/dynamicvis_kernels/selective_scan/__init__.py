@@ -4,11 +4,50 @@ from __future__ import annotations
 
 import torch
 
-from dynamicvis_kernels._backend import check_tensors, choose_backend, promote_under_autocast, run_in_float32
+from dynamicvis_kernels._backend import (
+    check_tensors,
+    check_type,
+    choose_backend,
+    promote_under_autocast,
+    run_in_float32,
+)
 from dynamicvis_kernels._registration import register_operator
 from dynamicvis_kernels.selective_scan import mamba_ssm, naive
 
 __all__ = ["selective_scan"]
+
+
+def _check(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    z: torch.Tensor,
+    delta_bias: torch.Tensor,
+) -> None:
+    if z.ndim != 3 or A.ndim != 2:
+        raise ValueError(
+            "selective_scan: z must have 3 dimensions (batch, length, channels) and A 2 (channels, states), "
+            f"got {z.ndim} and {A.ndim}"
+        )
+    batch, length, channels = z.shape
+    states = A.shape[1]
+    check_tensors(
+        "selective_scan",
+        {
+            "u": (u, (2, batch, length, channels)),
+            "delta": (delta, (2, batch, length, channels)),
+            "B": (B, (2, batch, length, states)),
+            "C": (C, (2, batch, length, states)),
+            "z": (z, z.shape),
+        },
+        {"A": (A, (channels, states)), "D": (D, (channels,)), "delta_bias": (delta_bias, (channels,))},
+    )
+    if states == 0:
+        raise ValueError("selective_scan: A must have at least one state, got 0")
+
 
 _compiled = register_operator(
     "selective_scan",
@@ -16,6 +55,7 @@ _compiled = register_operator(
     dict.fromkeys(("u", "delta", "A", "B", "C", "D", "z", "delta_bias"), "Tensor"),
     lambda u, delta, A, B, C, D, z, delta_bias: z.shape,
     differentiable=8,
+    check=_check,
 )
 
 
@@ -59,27 +99,11 @@ def selective_scan(
 
     Source: the selective scan of Mamba (arXiv 2312.00752, algorithm 2), twice, as in arXiv 2503.16426, section 3.3.
     """
-    if z.ndim != 3 or A.ndim != 2:
-        raise ValueError(
-            "selective_scan: z must have 3 dimensions (batch, length, channels) and A 2 (channels, states), "
-            f"got {z.ndim} and {A.ndim}"
-        )
-    backend = choose_backend(u.device)
     u, delta, B, C, z, A, D, delta_bias = promote_under_autocast([u, delta, B, C, z], [A, D, delta_bias])
-    sequence, states = tuple(z.shape), A.shape[1]
-    channels = sequence[2]
-    check_tensors(
-        "selective_scan",
-        backend,
-        {
-            "u": (u, (2, *sequence)),
-            "delta": (delta, (2, *sequence)),
-            "B": (B, (2, *sequence[:2], states)),
-            "C": (C, (2, *sequence[:2], states)),
-            "z": (z, sequence),
-        },
-        {"A": (A, (channels, states)), "D": (D, (channels,)), "delta_bias": (delta_bias, (channels,))},
-    )
+    backend = choose_backend(u.device)
+    if backend in ("naive", "mamba_ssm"):
+        check_type("selective_scan", backend, "u", u)
+        _check(u, delta, A, B, C, D, z, delta_bias)
     if backend == "naive":
         return run_in_float32(naive.selective_scan, u, delta, A, B, C, D, z, delta_bias)
     if backend == "mamba_ssm":

@@ -21,6 +21,7 @@ from dynamicvis_kernels._parallel import (
     SEQUENCE,
     Launch,
     Variant,
+    address,
     describe_sequence,
     load_parameter,
     row_stride,
@@ -386,16 +387,16 @@ class RowScan:
         groups = min(blocks, -(-blocks // (_GROUP * threads)) * threads)
         group = -(-blocks // groups)
         tasks = batch * -(-blocks // group)
-        scratch = torch.empty(thread_count(tasks), (1 + 2 * group * _ROWS) * lanes, dtype=z.dtype)
+        scratch = z.new_empty(thread_count(tasks), (1 + 2 * group * _ROWS) * lanes)
         # Hands states and rates from one run to the next.
-        carry = torch.empty(batch, blocks, 2 * states + 1, lanes, dtype=z.dtype)
+        carry = z.new_empty(batch, blocks, 2 * states + 1, lanes)
         self._tensors = (u, delta, A, B, C, D, z, delta_bias, out, projection, scratch, carry)
         parameters = [0, channels, states, scratch.data_ptr(), scratch.stride(0) * scratch.element_size()]
-        parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
+        parameters += [address(tensor) for tensor in (A, D, delta_bias)]
         parameters += [value for tensor in (u, delta, B, C, z, out) for value in describe_sequence(tensor)]
         parameters += [group, 0, 0, carry.data_ptr(), 0]
-        parameters += [0, 0] if projection is None else [projection.shape[1], projection.data_ptr()]
-        self._launch = Launch(_forward_kernel, z.dtype, tasks, parameters)
+        parameters += [0, 0] if projection is None else [projection.shape[1], address(projection)]
+        self._launch = Launch(_forward_kernel, z.dtype, tasks, parameters, slots=scratch.shape[0])
         self._whole = [(index, *describe_sequence(tensor)) for index, tensor in ((_Z, z), (_OUT, out))]
 
     def __call__(self, rows: tuple[int, int], directions: tuple[int, int], proceed: bool) -> None:
@@ -404,8 +405,8 @@ class RowScan:
         With ``proceed`` the states go on from the last run instead of from zero.
         """
         self._launch.change(_LENGTH, rows[1] - rows[0])
-        for index, address, _, _, stride in self._whole:
-            self._launch.change(index, address + rows[0] * stride)
+        for index, start, _, _, stride in self._whole:
+            self._launch.change(index, start + rows[0] * stride)
         self._launch.change(_FIRST, *directions)
         self._launch.change(_CONTINUE, proceed)
         self._launch()
@@ -422,7 +423,7 @@ def forward(
     delta_bias: torch.Tensor,
 ) -> torch.Tensor:
     """See `dynamicvis_kernels.selective_scan`."""
-    out = torch.empty(z.shape, dtype=z.dtype)
+    out = z.new_empty(z.shape)
     u, delta, B, C, z = (row_contiguous(tensor) for tensor in (u, delta, B, C, z))
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
     RowScan(u, delta, A, B, C, D, z, delta_bias, out)((0, z.shape[1]), (0, 2), proceed=False)
@@ -442,27 +443,27 @@ def backward(
 ) -> list[torch.Tensor]:
     """Gradients of all inputs, in their order, from the gradient of the output."""
     batch, length, channels = z.shape
-    states, dtype = A.shape[1], z.dtype
+    states = A.shape[1]
     lanes = BYTES // z.element_size()
     blocks = -(-channels // lanes)
     tasks = batch * blocks
     slot_vectors = states * (3 + 2 * _CHUNK + max(1, -(-length // _CHUNK))) + 1
-    scratch = torch.empty(thread_count(tasks), slot_vectors * lanes, dtype=dtype)
+    scratch = z.new_empty(thread_count(tasks), slot_vectors * lanes)
     A, D, delta_bias = A.contiguous(), D.contiguous(), delta_bias.contiguous()
-    grad_u, grad_delta = torch.empty(u.shape, dtype=dtype), torch.empty(u.shape, dtype=dtype)
-    grad_z = torch.empty(z.shape, dtype=dtype)
-    grad_b = torch.empty(blocks, 2, batch, length, states, dtype=dtype)
-    grad_c = torch.empty_like(grad_b)
-    grad_a = torch.empty(batch, blocks, states, lanes, dtype=dtype)
-    grad_d, grad_bias = torch.empty(2, batch, blocks * lanes, dtype=dtype)
+    grad_u, grad_delta = z.new_empty(u.shape), z.new_empty(u.shape)
+    grad_z = z.new_empty(z.shape)
+    grad_b = z.new_empty(blocks, 2, batch, length, states)
+    grad_c = grad_b.new_empty(grad_b.shape)
+    grad_a = z.new_empty(batch, blocks, states, lanes)
+    grad_d, grad_bias = z.new_empty(2, batch, blocks * lanes)
     sequences = [row_contiguous(tensor) for tensor in (u, delta, B, C, z, grad)]
     sequences += [grad_u, grad_delta, grad_z, grad_b[0], grad_c[0]]
     parameters = [length, channels, states, scratch.data_ptr(), slot_vectors * BYTES]
-    parameters += [tensor.data_ptr() for tensor in (A, D, delta_bias)]
+    parameters += [address(tensor) for tensor in (A, D, delta_bias)]
     parameters += [value for tensor in sequences for value in describe_sequence(tensor)]
     parameters += [grad_b.stride(0) * grad_b.element_size()]
     parameters += [tensor.data_ptr() for tensor in (grad_a, grad_d, grad_bias)]
-    run(_backward_kernel, dtype, tasks, parameters)
+    run(_backward_kernel, z.dtype, tasks, parameters, slots=scratch.shape[0])
     grad_A = grad_a.sum(0).transpose(1, 2).reshape(-1, states)[:channels]
     return [
         grad_u,

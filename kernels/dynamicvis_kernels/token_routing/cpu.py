@@ -1,4 +1,8 @@
-"""Scores, gather and scatter of tokens on the CPU, for inference: each is one walk over the tokens."""
+"""Scores, gather and scatter of tokens on the CPU.
+
+For inference each is one walk over the tokens. The registered operators are torch's own operations: a graph that was
+exported for a GPU calls them when it runs on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ import torch
 from numba import njit
 
 from dynamicvis_kernels._backend import row_contiguous
+from dynamicvis_kernels._checks import check_arguments, check_indices, name_dimensions
 from dynamicvis_kernels._parallel import (
     HEADER,
     SEQUENCE,
     Variant,
     describe_sequence,
     load_parameter,
+    refuse,
     row_stride,
     run,
     sequence_start,
@@ -21,11 +27,12 @@ from dynamicvis_kernels._parallel import (
     work,
 )
 from dynamicvis_kernels._simd import BYTES, lane_count, load, load_scalar, splat, store, store_scalar, total
+from dynamicvis_kernels.token_routing import naive
 
 _ROWS = 64  # rows of one task
 
-_COUNT, _CHANNELS, _INDICES = range(HEADER, HEADER + 3)
-_FROM, _TO = range(HEADER + 3, HEADER + 3 + 2 * SEQUENCE, SEQUENCE)
+_COUNT, _CHANNELS, _INDICES, _INDEXED = range(HEADER, HEADER + 4)
+_FROM, _TO = range(HEADER + 4, HEADER + 4 + 2 * SEQUENCE, SEQUENCE)
 _WEIGHTS, _ALL_SCALED, _ADD_OWN, _PART, _NEXT_ROUTER, _NEXT_SCORES, _NEXT_MEANS = range(
     _TO + SEQUENCE, _TO + SEQUENCE + 7
 )
@@ -86,6 +93,9 @@ def _gather_task(p, task, slot, like):
     batch, start = task // parts, (task % parts) * _ROWS
     for k in range(start, min(start + _ROWS, count)):
         index = load_parameter(load_parameter(p, _INDICES), batch * count + k)
+        if index < 0 or index >= load_parameter(p, _INDEXED):
+            refuse(p)
+            continue
         source = sequence_start(p, _FROM, 0, batch) + index * row_stride(p, _FROM)
         target = sequence_start(p, _TO, 0, batch) + k * row_stride(p, _TO)
         for c in range(0, channels, lanes):
@@ -102,7 +112,11 @@ def _place_task(p, task, slot, like):
     for n in range(length):
         store_parameter(places, n, -1)
     for k in range(kept):
-        store_parameter(places, load_parameter(load_parameter(p, _SELECTED), task * kept + k), k)
+        index = load_parameter(load_parameter(p, _SELECTED), task * kept + k)
+        if index < 0 or index >= length:
+            refuse(p)
+        else:
+            store_parameter(places, index, k)
 
 
 @njit(error_model="numpy")
@@ -190,11 +204,23 @@ def score_rows(tokens: torch.Tensor, router: torch.Tensor, means: torch.Tensor) 
 
     Returns:
         (batch, height * width), the product of each token with the router.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, or a gradient is asked for.
     """
+    if tokens.ndim != 3 or means.ndim != 3:
+        name_dimensions("score_rows", tokens=(tokens, 3), means=(means, 3))
     batch, length, channels = tokens.shape
-    router = router.contiguous()
-    scores = torch.empty(batch, length, dtype=tokens.dtype)
     height = means.shape[1]
+    _check_grid("score_rows", length, height)
+    expected = {
+        "tokens": (tokens, tokens.shape),
+        "router": (router, (channels,)),
+        "means": (means, (batch, height, channels)),
+    }
+    check_arguments("score_rows", tokens, expected, dense=(tokens,), written=(means,))
+    router = router.contiguous()
+    scores = tokens.new_empty(batch, length)
     parameters = [height, length // height, channels, router.data_ptr(), scores.data_ptr()]
     parameters += [*describe_sequence(tokens), *describe_sequence(means)]
     run(_score_kernel, tokens.dtype, batch * height, parameters)
@@ -202,10 +228,19 @@ def score_rows(tokens: torch.Tensor, router: torch.Tensor, means: torch.Tensor) 
 
 
 def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """`gather_tokens` without gradient; rows are dense, indices contiguous and in range."""
-    batch, count = indices.shape
-    out = torch.empty(batch, count, tokens.shape[2], dtype=tokens.dtype)
-    parameters = [count, tokens.shape[2], indices.data_ptr(), *describe_sequence(tokens), *describe_sequence(out)]
+    """`gather_tokens` without gradient; rows are dense, indices contiguous.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, an index lies outside, or a gradient is asked for.
+    """
+    if tokens.ndim != 3:
+        name_dimensions("gather_rows", tokens=(tokens, 3))
+    check_arguments("gather_rows", tokens, {"tokens": (tokens, tokens.shape)}, dense=(tokens,))
+    batch, length, channels = tokens.shape
+    check_indices("gather_rows", indices, batch)
+    count = indices.shape[1]
+    out = tokens.new_empty(batch, count, channels)
+    parameters = [count, channels, indices.data_ptr(), length, *describe_sequence(tokens), *describe_sequence(out)]
     run(_gather_kernel, tokens.dtype, batch * -(-count // _ROWS), parameters)
     return out
 
@@ -213,8 +248,12 @@ def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 def scatter_rows_(
     tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
 ) -> None:
-    """`scatter_tokens` in place of ``tokens``; indices are contiguous, distinct and in range."""
-    _scatter(tokens, mixed, weights, indices, residual, add_own=False, router=None, means=None)
+    """`scatter_tokens` in place of ``tokens``, whose rows are dense; indices are contiguous and distinct.
+
+    Raises:
+        ValueError: a shape, type, device or stride does not fit, an index lies outside, or a gradient is asked for.
+    """
+    _scatter("scatter_rows_", tokens, mixed, weights, indices, residual, add_own=False, router=None, means=None)
 
 
 def add_rows_(
@@ -234,11 +273,15 @@ def add_rows_(
 
     Returns:
         The scores, or None without a router.
+
+    Raises:
+        ValueError: as of `scatter_rows_` and `score_rows`.
     """
-    return _scatter(tokens, mixed, weights, indices, residual, add_own=True, router=router, means=means)
+    return _scatter("add_rows_", tokens, mixed, weights, indices, residual, add_own=True, router=router, means=means)
 
 
 def _scatter(
+    operator: str,
     tokens: torch.Tensor,
     mixed: torch.Tensor,
     weights: torch.Tensor,
@@ -248,15 +291,74 @@ def _scatter(
     router: torch.Tensor | None,
     means: torch.Tensor | None,
 ) -> torch.Tensor | None:
+    if tokens.ndim != 3 or (means is not None and means.ndim != 3):
+        name_dimensions(operator, tokens=(tokens, 3), **({} if means is None else {"means": (means, 3)}))
     batch, length, channels = tokens.shape
+    check_indices(operator, indices, batch)
+    kept = indices.shape[1]
+    expected = {
+        "tokens": (tokens, tokens.shape),
+        "mixed": (mixed, (batch, kept, channels)),
+        "weights": (weights, (batch, length)),
+    }
+    written = [tokens]
+    if router is not None and means is not None:
+        _check_grid(operator, length, means.shape[1])
+        expected["router"] = (router, (channels,))
+        expected["means"] = (means, (batch, means.shape[1], channels))
+        written.append(means)
+    check_arguments(operator, tokens, expected, written=tuple(written))
     mixed, weights = row_contiguous(mixed), weights.contiguous()
-    places = torch.empty(batch, length, dtype=torch.int64)
-    run(_place_kernel, tokens.dtype, batch, [length, indices.shape[1], indices.data_ptr(), places.data_ptr()])
+    places = indices.new_empty(batch, length)
+    run(_place_kernel, tokens.dtype, batch, [length, kept, indices.data_ptr(), places.data_ptr()])
     scores, part, scoring = None, _ROWS, [0]
     if router is not None and means is not None:
-        router, scores, part = router.contiguous(), torch.empty_like(weights), length // means.shape[1]
+        router, scores, part = router.contiguous(), weights.new_empty(batch, length), length // means.shape[1]
         scoring = [router.data_ptr(), scores.data_ptr(), *describe_sequence(means)]
-    parameters = [length, channels, places.data_ptr(), *describe_sequence(mixed), *describe_sequence(tokens)]
+    parameters = [length, channels, places.data_ptr(), 0, *describe_sequence(mixed), *describe_sequence(tokens)]
     parameters += [weights.data_ptr(), residual == "softmax", add_own, part, *scoring]
     run(_scatter_kernel, tokens.dtype, batch * -(-length // part), parameters)
     return scores
+
+
+def _check_grid(operator: str, length: int, height: int) -> None:
+    if height < 1 or length % height or not length:
+        raise ValueError(f"{operator}: {length} tokens are no grid of {height} rows, one for each mean")
+
+
+def gather_forward(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """See `dynamicvis_kernels.gather_tokens`."""
+    return naive.gather_tokens(tokens, indices)
+
+
+def gather_backward(grad: torch.Tensor, tokens: torch.Tensor, indices: torch.Tensor) -> list[torch.Tensor]:
+    """Gradient of the tokens from the gradient of the output."""
+    places = indices.unsqueeze(-1).expand(grad.shape)
+    return [tokens.new_zeros(tokens.shape).scatter_add_(1, places, grad)]
+
+
+def scatter_forward(
+    tokens: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, residual: str
+) -> torch.Tensor:
+    """See `dynamicvis_kernels.scatter_tokens`."""
+    return naive.scatter_tokens(tokens, mixed, weights, indices, residual).contiguous()
+
+
+def scatter_backward(
+    grad: torch.Tensor,
+    tokens: torch.Tensor,
+    mixed: torch.Tensor,
+    weights: torch.Tensor,
+    indices: torch.Tensor,
+    residual: str,
+) -> list[torch.Tensor]:
+    """Gradients of tokens, mixed and weights from the gradient of the output."""
+    selected = naive.gather_tokens(grad, indices)
+    grad_mixed = weights.gather(1, indices).unsqueeze(-1) * selected
+    grad_tokens, grad_weights = grad, torch.zeros_like(weights)
+    if residual == "softmax":
+        scaled = grad + weights.unsqueeze(-1) * grad
+        grad_tokens = scaled.scatter(1, indices.unsqueeze(-1).expand(selected.shape), selected)
+        grad_weights = (grad * tokens).sum(-1)
+    grad_weights = grad_weights.scatter(1, indices, (selected * mixed).sum(-1))
+    return [grad_tokens.clone(), grad_mixed, grad_weights]
