@@ -102,3 +102,34 @@ def test_a_file_cut_off_is_named(prepared):
     path.write_text(path.read_text()[:50])
     with pytest.raises(DataError, match=r"train.json cannot be read as JSON"):
         build(prepared)
+
+
+def test_crowds_and_placeholders_reach_training_as_what_they_are(prepared, caplog):
+    def change(content):
+        for item in content["annotations"]:
+            item.update(id=0, segmentation=[], area=None, image_id=str(item["image_id"]))
+        content["annotations"][0].update(iscrowd=1)
+        content["annotations"][1].update(ignore=1)
+
+    plain = build(prepared)
+    edit(prepared, change)
+    path = prepared / "annotations" / "train.json"
+    path.write_bytes(path.read_text().encode("utf-8-sig"))
+    dataset = build(prepared)
+    expected, actual = ([item for sample in data for item in sample["instances"]] for data in (plain, dataset))
+    assert [item["bbox"] for item in actual] == [item["bbox"] for item in expected]
+    assert [item["ignore_flag"] for item in actual] == [1, 1, *(0 for _ in actual[2:])]
+    assert "mask" in actual[0]  # the outline of its box
+    assert "mask" not in actual[2]
+
+
+def test_masks_are_asked_for_where_there_are_none(prepared):
+    pipeline = [dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True)]
+    with pytest.raises(DataError, match=r"object 1 in .*png has no segmentation, and masks are asked for"):
+        build(prepared, pipeline=pipeline)
+
+
+def test_an_image_without_a_size_is_named(prepared):
+    edit(prepared, lambda content: content["images"][0].pop("width"))
+    with pytest.raises(DataError, match=r"image 1 \(.*\) has no width or height"):
+        build(prepared)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynamicvis.data.raster import DataError
 from dynamicvis.mm.metrics.detection import CocoMetric, PrecisionRecallMetric
 
 
@@ -106,3 +107,46 @@ def test_coco_metric_takes_thresholds_as_a_list(tmp_path):
     result = metric.evaluate(1)
     # IoU 0.75: a hit at 0.5.
     np.testing.assert_allclose([result["coco/bbox_mAP"], result["coco/bbox_mAP_50"]], 1.0)
+
+
+def test_predictions_in_regions_to_be_ignored_do_not_count():
+    image = sample(
+        predicted=[[0, 0, 10, 10], [30, 30, 40, 40], [36, 36, 56, 56], [70, 70, 80, 80]],
+        scores=[0.9, 0.9, 0.9, 0.9],
+        truth=[[0, 0, 10, 10]],
+    )
+    image["ignored_instances"] = {"bboxes": torch.tensor([[0.0, 0.0, 48.0, 48.0]])}
+    result = evaluate(PrecisionRecallMetric(iou_thr=0.4), image)
+    # The first is right though it lies in the region too; the second lies in it; of the third, 36 % do.
+    assert result["boxes/precision"] == pytest.approx(1 / 3)
+    assert result["boxes/recall"] == 1.0
+
+
+def coco_metric(path, annotations, **settings):
+    truth = {
+        "images": [{"id": 1, "width": 64, "height": 64, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], **item} for item in annotations],
+    }
+    path.write_text(json.dumps(truth), encoding="utf-8-sig")
+    metric = CocoMetric(ann_file=str(path), **settings)
+    metric.dataset_meta = {"classes": ("x",)}
+    return metric
+
+
+def test_coco_metric_ignores_crowds_and_counts_an_object_of_number_0(tmp_path):
+    crowd = {"id": 0, "bbox": [0, 42, 64, 22], "iscrowd": 1, "segmentation": [], "area": None}
+    metric = coco_metric(tmp_path / "truth.json", [{"id": 0}, crowd], metric="bbox")
+    prediction = {
+        "bboxes": torch.tensor([[0.0, 44.0, 10.0, 54.0], [0.0, 0.0, 40.0, 40.0]]),
+        "scores": torch.tensor([0.95, 0.9]),
+        "labels": torch.tensor([0, 0]),
+    }
+    metric.process({}, [{"img_id": 1, "ori_shape": (64, 64), "pred_instances": prediction}])
+    assert metric.evaluate(1)["coco/bbox_mAP"] == pytest.approx(1.0)
+
+
+def test_coco_metric_of_masks_needs_outlines_of_all_objects(tmp_path):
+    with pytest.raises(DataError, match=r"object 1 in a.png has no segmentation, and masks are to be evaluated"):
+        coco_metric(tmp_path / "truth.json", [{}], metric=["bbox", "segm"])
+    coco_metric(tmp_path / "truth.json", [{"iscrowd": 1}], metric="segm")

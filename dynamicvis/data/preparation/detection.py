@@ -13,14 +13,15 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from dynamicvis.data import text
+from dynamicvis.data import coco, text
 from dynamicvis.data.orientation import orientation
-from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, checked_name, new_folder, source_errors
+from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, new_folder, source_errors
 from dynamicvis.raster_files import RasterFileError, reading
 
 TOLERANCE = 2.0
@@ -54,6 +55,7 @@ class AnnotatedImage:
         name: name, with folders if any, in the prepared folder.
         width, height: pixels.
         instances: its objects.
+        ignored: regions in which objects are neither to be found nor missed, such as the crowds of COCO.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class AnnotatedImage:
     width: int
     height: int
     instances: tuple[Instance, ...]
+    ignored: tuple[Instance, ...] = ()
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -109,58 +112,75 @@ def checked_box(box: Sequence[float], width: int, height: int, source: str) -> B
 
 
 def checked_segmentation(segmentation: Any, width: int, height: int, source: str) -> Any:
-    """Polygons or run-length encoding, as given.
+    """Polygons or run-length encoding, as given but for empty polygons; None for a placeholder.
 
     Raises:
-        DataSourceError: a polygon of less than three points, or a mask of another size than the image.
+        DataSourceError: it is neither, a polygon has less than three points, or a mask has another size than its image.
     """
-    if isinstance(segmentation, Mapping):
-        if list(segmentation.get("size", ())) != [height, width]:
-            raise DataSourceError(
-                f"{source}: its mask has the size {segmentation.get('size')} (height, width), its image "
-                f"{[height, width]}; annotations and images are of different versions"
-            )
-    elif not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-        raise DataSourceError(f"{source}: a polygon needs at least three points; correct or remove the object")
+    with source_errors():
+        segmentation = coco.segmentation(segmentation, source)
+    if isinstance(segmentation, Mapping) and list(segmentation["size"]) != [height, width]:
+        raise DataSourceError(
+            f"{source}: its mask has the size {segmentation['size']} (height, width), its image {[height, width]}; "
+            "annotations and images are of different versions"
+        )
     return segmentation
 
 
 def read_coco(path: Path, images: Path, classes: Sequence[str]) -> list[AnnotatedImage]:
-    """Images and objects of a COCO annotation file, sorted by file name.
-
-    Classes are matched by name; underscores count as blanks.
-
-    Args:
-        path: annotation file.
-        images: folder of the images.
-        classes: class names in the order of their labels.
+    """Images and objects of a COCO annotation file, see `annotated_images`.
 
     Raises:
-        DataSourceError: a file is missing or damaged, an object names an unknown class or image, or lies outside.
+        DataSourceError: the file is missing or damaged; and see there.
     """
-    content = read_json(path)
-    try:
-        numbers = {name: index for index, name in enumerate(classes)}
-        names = {entry["id"]: str(entry["name"]).replace("_", " ") for entry in content["categories"]}
-        objects: dict[int, list[Mapping[str, Any]]] = {entry["id"]: [] for entry in content["images"]}
-        for entry in content["annotations"]:
-            source = f"{path}: object {entry['id']}"
-            name = names.get(entry["category_id"], f"number {entry['category_id']}")
-            if name not in numbers:
-                raise DataSourceError(
-                    f"{source} has the class '{name}', which is none of {', '.join(classes)}; correct its category"
-                )
-            if entry["image_id"] not in objects:
-                raise DataSourceError(f"{source} belongs to image {entry['image_id']}, which the file does not list")
-            objects[entry["image_id"]].append(entry)
-        return [
-            _coco_image(path, images, entry, objects[entry["id"]], names, numbers)
-            for entry in sorted(content["images"], key=lambda image: image["file_name"])
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataSourceError(
-            f"{path} is no COCO annotation file ({type(error).__name__}: {error}); download it again"
-        ) from error
+    with source_errors():
+        content = coco.read_coco_file(path)
+    return annotated_images(content, images, classes)
+
+
+def annotated_images(
+    content: coco.CocoFile, folder: Path, classes: Sequence[str] | None = None
+) -> list[AnnotatedImage]:
+    """Images and objects of COCO annotations, sorted by file name.
+
+    Crowds are regions to be ignored, not objects; one without an outline has that of its box.
+
+    Args:
+        content: the annotations.
+        folder: of the images.
+        classes: class names in the order of their labels, matched by name, underscores counting as blanks; None takes
+            those of the file, see `coco_classes`.
+
+    Raises:
+        DataSourceError: an image is missing, damaged or listed twice, an object has an unknown class or lies outside.
+    """
+    if classes is None:
+        labels = {name: label for label, name in enumerate(coco_classes(content))}
+        known = {number: labels[name] for number, name in content.categories.items()}
+    else:
+        labels = {name.replace("_", " "): label for label, name in enumerate(classes)}
+        spelled = {number: name.replace("_", " ") for number, name in content.categories.items()}
+        known = {number: labels[name] for number, name in spelled.items() if name in labels}
+    objects: dict[coco.Id, list[coco.CocoObject]] = {number: [] for number in content.images}
+    for item in content.objects:
+        if item.category_id not in known:
+            name = content.categories.get(item.category_id, f"number {item.category_id}").replace("_", " ")
+            raise DataSourceError(
+                f"{item.source} has the class '{name}', which is none of {', '.join(labels)}; correct its category"
+            )
+        objects[item.image_id].append(item)
+    ordered = sorted(content.images.values(), key=lambda image: image.file_name)
+    for image, following in pairwise(ordered):
+        if image.file_name == following.file_name:
+            raise DataSourceError(
+                f"{content.path}: {image.file_name} is listed as image {image.id} and {following.id}; make them one"
+            )
+    return [_coco_image(content.path, folder, image, objects[image.id], known) for image in ordered]
+
+
+def coco_classes(content: coco.CocoFile) -> list[str]:
+    """Names of the categories of a file in its order; those of one name are one class."""
+    return list(dict.fromkeys(content.categories.values()))
 
 
 def read_json(path: Path) -> Any:
@@ -215,42 +235,45 @@ def write_detection(
             (folder / "annotations" / f"{name}.json").write_text(json.dumps(writer.content))
     return f"{out}: " + ", ".join(
         f"{name} {len(images)} images with {sum(len(image.instances) for image in images)} objects"
+        + ignored_regions(images, "to be ignored")
         for name, images in splits.items()
     )
 
 
+def ignored_regions(images: Sequence[AnnotatedImage], fate: str) -> str:
+    """What becomes of the regions to be ignored of some images, for the user; nothing if there are none."""
+    count = sum(len(image.ignored) for image in images)
+    return f" and {count} crowd regions {fate}" if count else ""
+
+
 def add_image(writer: CocoWriter, image: AnnotatedImage) -> None:
-    """Add an image and its objects."""
+    """Add an image, its objects, and its regions to be ignored."""
     image_id = writer.add_image(image.name, image.width, image.height)
-    for item in image.instances:
-        writer.add_object(image_id, item.box, item.label + 1, item.segmentation, item.area)
+    for crowd, items in ((False, image.instances), (True, image.ignored)):
+        for item in items:
+            writer.add_object(image_id, item.box, item.label + 1, item.segmentation, item.area, crowd)
 
 
 def _coco_image(
-    path: Path,
-    images: Path,
-    entry: Mapping[str, Any],
-    objects: Sequence[Mapping[str, Any]],
-    names: Mapping[int, str],
-    numbers: Mapping[str, int],
+    path: str, folder: Path, image: coco.CocoImage, objects: Sequence[coco.CocoObject], labels: Mapping[coco.Id, int]
 ) -> AnnotatedImage:
-    checked_name(entry["file_name"], path)
-    width, height = image_size(images / entry["file_name"])
-    if (width, height) != (entry["width"], entry["height"]):
+    file = folder / image.file_name
+    width, height = image_size(file)
+    annotated = (image.width or width, image.height or height)
+    if (width, height) != annotated:
         raise DataSourceError(
-            f"{images / entry['file_name']} is {width} x {height} pixels, but {entry['width']} x {entry['height']} in "
-            f"{path}; annotations and images are of different versions"
+            f"{file} is {width} x {height} pixels, but {annotated[0]} x {annotated[1]} in {path}; annotations and "
+            "images are of different versions"
         )
-    instances = []
+    instances: dict[bool, list[Instance]] = {False: [], True: []}
     for item in objects:
-        source = f"{path}: object {item['id']} in {entry['file_name']}"
-        left, top, box_width, box_height = item["bbox"]
-        box = checked_box((left, top, left + box_width, top + box_height), width, height, source)
-        segmentation = item.get("segmentation")
-        if segmentation is not None:
-            segmentation = checked_segmentation(segmentation, width, height, source)
-        instances.append(Instance(box, numbers[names[item["category_id"]]], segmentation, item.get("area")))
-    return AnnotatedImage(images / entry["file_name"], entry["file_name"], width, height, tuple(instances))
+        left, top, box_width, box_height = item.box
+        box = checked_box((left, top, left + box_width, top + box_height), width, height, item.source)
+        outline = checked_segmentation(item.segmentation, width, height, item.source)
+        if item.ignored and outline is None:
+            outline = [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]]
+        instances[item.ignored].append(Instance(box, labels[item.category_id], outline, item.area))
+    return AnnotatedImage(file, image.file_name, width, height, tuple(instances[False]), tuple(instances[True]))
 
 
 def _place(source: Path, target: Path) -> None:

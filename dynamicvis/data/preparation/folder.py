@@ -93,31 +93,11 @@ def _refuse_others(out: Path) -> None:
         raise DataSourceError(
             f"{out} was not made by this program (it has no {MADE}); remove it yourself, or give another --out"
         ) from error
-    others = sorted(
-        name for name in _files(out) - made - {MADE} if not any(map(is_left_by_system, PurePath(name).parts))
-    )
+    others = sorted(name for name in _files(out) - made - {MADE} if not is_left_by_system(PurePath(name).name))
     if others:
         raise DataSourceError(
             f"{out / others[0]} was not made by this program and would be lost; move it away, or give another --out"
         )
-
-
-def checked_name(name: Any, source: str | Path) -> str:
-    """Name of a file relative to the folder of a data set, as annotations give it, if it stays in that folder.
-
-    Args:
-        name: with ``/`` between folders.
-        source: where it stands, for the message.
-
-    Raises:
-        DataSourceError: it is no text, absolute, or has a part ``..``.
-    """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise DataSourceError(f"{source} has {name!r} where the name of a file is to be; correct it")
-    path = PurePath(name)
-    if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-        raise DataSourceError(f"{source} names the file {name!r}, which lies outside its folder; correct it")
-    return name
 
 
 class CocoWriter:
@@ -147,8 +127,9 @@ class CocoWriter:
         category_id: int = 1,
         segmentation: Any = None,
         area: float | None = None,
+        crowd: bool = False,
     ) -> None:
-        """Add an object of an image.
+        """Add an object of an image, or a crowd.
 
         Args:
             image_id: from `add_image`.
@@ -156,6 +137,7 @@ class CocoWriter:
             category_id: from 1.
             segmentation: polygons or run-length encoding as COCO defines them, or None.
             area: pixels; the box's without it.
+            crowd: it is a region to be ignored.
         """
         annotations = self.content["annotations"]
         left, top, right, bottom = box
@@ -165,7 +147,7 @@ class CocoWriter:
             "category_id": category_id,
             "bbox": [left, top, right - left, bottom - top],
             "area": (right - left) * (bottom - top) if area is None else area,
-            "iscrowd": 0,
+            "iscrowd": int(crowd),
         }
         if segmentation is not None:
             annotation["segmentation"] = segmentation

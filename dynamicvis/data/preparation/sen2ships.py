@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window, transform
 
+from dynamicvis.data.coco import decode_mask
 from dynamicvis.data.orientation import orientation
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, add_image, read_coco
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
@@ -58,13 +59,16 @@ def run(options: Namespace) -> str:
             for place in places:
                 for tile in cut_scene(scenes[place], options.tile, options.overlap, folder / "images"):
                     add_image(writer, tile)
-            images, ships = len(writer.content["images"]), len(writer.content["annotations"])
+            tiles, regions = len(writer.content["images"]), writer.content["annotations"]
+            crowds = sum(region["iscrowd"] for region in regions)
+            ships = len(regions) - crowds
             if not ships:
                 raise DataSourceError(
                     f"split '{split}' ({', '.join(places)}) has no ship; the annotations are incomplete"
                 )
             (folder / "annotations" / f"{split}.json").write_text(json.dumps(writer.content))
-            summary.append(f"{split} {images} tiles with {ships} ships")
+            to_ignore = f" and {crowds} crowd regions to be ignored" if crowds else ""
+            summary.append(f"{split} {tiles} tiles with {ships} ships{to_ignore}")
     return f"{options.out}: " + ", ".join(summary)
 
 
@@ -102,7 +106,8 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
                     name = f"{Path(scene.name).stem}_{left}_{top}.tif"
                     _write_tile(source, numbers, extent, out / name)
                     width, height = extent.right - left, extent.bottom - top
-                    tiles.append(AnnotatedImage(out / name, name, width, height, cut_instances(scene, extent)))
+                    ships, crowds = cut_instances(scene, extent), _cut(scene.ignored, extent, 0.0)
+                    tiles.append(AnnotatedImage(out / name, name, width, height, ships, crowds))
     except RasterFileError as error:
         raise DataSourceError(str(error)) from error
     except RasterioError as error:
@@ -112,8 +117,13 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
 
 def cut_instances(scene: AnnotatedImage, extent: Extent) -> tuple[Instance, ...]:
     """Ships of a scene in a window of it, in pixels of the window."""
-    instances = []
-    for item in scene.instances:
+    return _cut(scene.instances, extent, MIN_VISIBLE)
+
+
+def _cut(instances: Sequence[Instance], extent: Extent, visible: float) -> tuple[Instance, ...]:
+    """Those of which at least the share ``visible`` of the box lies in a window."""
+    cut = []
+    for item in instances:
         left, top, right, bottom = item.box
         inside = (
             max(left, extent.left) - extent.left,
@@ -122,20 +132,12 @@ def cut_instances(scene: AnnotatedImage, extent: Extent) -> tuple[Instance, ...]
             min(bottom, extent.bottom) - extent.top,
         )
         width, height = inside[2] - inside[0], inside[3] - inside[1]
-        if min(width, height) <= 0 or width * height < MIN_VISIBLE * (right - left) * (bottom - top):
+        if min(width, height) <= 0 or width * height < visible * (right - left) * (bottom - top):
             continue
         mask = decode_mask(item.segmentation)[extent.top : extent.bottom, extent.left : extent.right]
         if mask.any():
-            instances.append(Instance(inside, item.label, encode_mask(mask), float(mask.sum())))
-    return tuple(instances)
-
-
-def decode_mask(encoding: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Mask (H, W) of COCO's uncompressed run-length encoding: runs of 0 and 1 in turn, column by column."""
-    runs = np.asarray(encoding["counts"])
-    values = np.arange(len(runs)) % 2 == 1
-    height, width = encoding["size"]
-    return np.repeat(values, runs).reshape(width, height).T
+            cut.append(Instance(inside, item.label, encode_mask(mask), float(mask.sum())))
+    return tuple(cut)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
@@ -154,9 +156,9 @@ def _read_scenes(source: Path) -> list[AnnotatedImage]:
     if missing:
         raise DataSourceError(f"{path} lists no scene of {missing[0]}; the data set has {', '.join(sorted(names))}")
     for scene in scenes:
-        for item in scene.instances:
-            if not isinstance(item.segmentation, Mapping) or not isinstance(item.segmentation["counts"], list):
-                raise DataSourceError(f"{path}: a ship in {scene.name} has no mask as uncompressed run lengths")
+        for item in (*scene.instances, *scene.ignored):
+            if not isinstance(item.segmentation, Mapping):
+                raise DataSourceError(f"{path}: a ship in {scene.name} has no mask as run lengths")
     return scenes
 
 

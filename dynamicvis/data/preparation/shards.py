@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dynamicvis.data.preparation.detection import AnnotatedImage, read_coco, read_json
-from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
+from dynamicvis.data.coco import read_coco_file
+from dynamicvis.data.preparation.detection import AnnotatedImage, annotated_images, coco_classes, ignored_regions
+from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder, source_errors
 from dynamicvis.data.shards import META
 from dynamicvis.files import listing
 
@@ -37,15 +38,9 @@ def add_shard_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> str:
     """Prepare from parsed arguments; returns what was written."""
-    content = read_json(options.annotations)
-    try:
-        classes = [str(entry["name"]) for entry in content["categories"]]
-    except (KeyError, TypeError) as error:
-        raise DataSourceError(
-            f"{options.annotations} has no 'categories' with a 'name', as COCO annotations"
-        ) from error
-    # `read_coco` matches names with blanks for underscores; shards keep the names as the file has them.
-    images = read_coco(options.annotations, options.source, [name.replace("_", " ") for name in classes])
+    with source_errors():
+        content = read_coco_file(options.annotations)
+    images, classes = annotated_images(content, options.source), coco_classes(content)
     with new_folder(options.out, options.overwrite) as folder:
         return f"{options.out}: {write_shards(folder, images, classes, options.samples)}"
 
@@ -104,8 +99,10 @@ def write_shards(folder: Path, images: Iterable[AnnotatedImage], classes: Sequen
     meta = {"num_samples": len(chosen), "num_shards": shards, "num_regions": regions, "classes": list(classes)}
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
     left_out = len(everything) - len(chosen)
-    return f"{len(chosen)} images with {regions} regions in {shards} shards" + (
-        f"; {left_out} without a region left out" if left_out else ""
+    return (
+        f"{len(chosen)} images with {regions} regions in {shards} shards"
+        + (f"; {left_out} without a region left out" if left_out else "")
+        + ignored_regions(everything, "left out")
     )
 
 

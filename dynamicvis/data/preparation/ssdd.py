@@ -2,8 +2,8 @@
 
 The official release: SOURCE is its folder ``Official-SSDD-OPEN``, or the ``voc_style`` folder of ``PSeg_SSDD`` or
 ``BBox_RBox_PSeg_SSDD`` below it, with ``JPEGImages_{train,test}/NAME.jpg`` and ``Annotations_{train,test}/NAME.xml``:
-PASCAL VOC, the outline of a ship as ``<segm><point>x,y</point>...</segm>``. Its own division, 928 and 232 images, is
-kept.
+PASCAL VOC, the outline of a ship as ``<segm><point>x,y</point>...</segm>``; one marked difficult is a region to be
+ignored. Its own division, 928 and 232 images, is kept.
 
 With ``--annotations FILE``: COCO annotations of all images, such as ``SSDD.json`` of the VHR-10_dataset_coco
 repository, and SOURCE is the folder of the images. A random fifth of them becomes the test split.
@@ -89,7 +89,7 @@ def _read_image(path: Path, image: Path) -> AnnotatedImage:
     with source_errors():
         root = read_xml(path)
     width, height = image_size(image)
-    instances = []
+    instances: dict[bool, list[Instance]] = {False: [], True: []}
     for number, item in enumerate(root.iter("object"), start=1):
         source = f"{path}: object {number}"
         name = item.findtext("name", "").strip()
@@ -109,8 +109,9 @@ def _read_image(path: Path, image: Path) -> AnnotatedImage:
             )
         box = checked_box(corners, width, height, source)
         polygons = checked_segmentation([outline], width, height, source)
-        instances.append(Instance(box, 0, polygons, _polygon_area(points)))
-    return AnnotatedImage(image, image.name, width, height, tuple(instances))
+        difficult = item.findtext("difficult", "0").strip() == "1"
+        instances[difficult].append(Instance(box, 0, polygons, _polygon_area(points)))
+    return AnnotatedImage(image, image.name, width, height, tuple(instances[False]), tuple(instances[True]))
 
 
 def _polygon_area(points: Sequence[tuple[float, ...]]) -> float:
