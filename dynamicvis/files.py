@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What Unicode calls control, format and surrogate characters, line and paragraph separators.
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-_JOINERS = "\u200c\u200d"  # format characters that words of several scripts are written with
+from dynamicvis.text import is_hidden_character
+
+# pyogrio, by which GeoPandas opens vector files, takes these for a part of an address and finds no file.
+_NOT_OPENED = set("/\\;!")
 _NOT_ON_WINDOWS = set('<>:"|?*')
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.I)
 
@@ -21,10 +22,11 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00
 def safe_name(text: str, *, windows: bool = os.name == "nt") -> str:
     """One component of a path, of any text that came from outside.
 
-    Printable characters stay as they are. ``_`` takes the place of slashes and backslashes, of dots at the beginning
-    (so that there is no ``..`` and no hidden file), of control and bidirectional characters, of those without width but
-    for the joiners that some scripts need, and of bytes that were no UTF-8. Its length is not limited: see
-    `room_for_names`. The result of a safe name is that name.
+    Printable characters stay as they are, but for a few: ``_`` takes the place of slashes and backslashes, of ``;`` and
+    ``!``, for which GeoPandas would not find the file, of dots at the beginning (so that there is no ``..`` and no
+    hidden file), of control and bidirectional characters, of those without width but for the joiners that some scripts
+    need, and of bytes that were no UTF-8. Its length is not limited: see `room_for_names`. The result of a safe name is
+    that name.
 
     Args:
         text: such as the stem of a file, or an identifier.
@@ -33,9 +35,7 @@ def safe_name(text: str, *, windows: bool = os.name == "nt") -> str:
     """
 
     def unsafe(character: str) -> bool:
-        if character in "/\\" or (windows and character in _NOT_ON_WINDOWS):
-            return True
-        return _is_unseen(character)
+        return character in _NOT_OPENED or is_hidden_character(character) or (windows and character in _NOT_ON_WINDOWS)
 
     name = "".join("_" if unsafe(character) else character for character in text)
     if windows:
@@ -48,18 +48,6 @@ def safe_name(text: str, *, windows: bool = os.name == "nt") -> str:
 def same_name_key(name: str) -> str:
     """Equal for names that some file system takes for one: those that differ in case or in how accents are coded."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-
-
-def shown(text: str) -> str:
-    """Text for a terminal, in one line: what a terminal obeys or hides stands as an escape, such as ``\\x1b``."""
-    return "".join(
-        character.encode("unicode_escape", "surrogatepass").decode() if _is_unseen(character) else character
-        for character in text
-    )
-
-
-def _is_unseen(character: str) -> bool:
-    return unicodedata.category(character) in _UNSEEN and character not in _JOINERS
 
 
 def room_for_names(folder: Path) -> tuple[int, int]:

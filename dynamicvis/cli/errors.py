@@ -21,9 +21,9 @@ def reported_errors(interrupted: str | None = None) -> Iterator[None]:
     Args:
         interrupted: what a user who presses Ctrl-C should know; click's own "Aborted!" if not given.
     """
-    from dynamicvis.files import shown
     from dynamicvis.geo.errors import GeoError, describe_os_error
     from dynamicvis.model_card import ModelFileError
+    from dynamicvis.text import shown
 
     try:
         yield

@@ -11,7 +11,7 @@ import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import json_option, model_option, scene_options, tiling_options
-from dynamicvis.files import shown
+from dynamicvis.text import shown
 
 if TYPE_CHECKING:
     from dynamicvis.geo.info import BandInfo, SceneInfo

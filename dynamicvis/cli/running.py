@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamicvis.files import shown
+from dynamicvis.text import shown
 
 if TYPE_CHECKING:
     from dynamicvis.geo.batch import Outcome
