@@ -161,8 +161,9 @@ class Mutator:
         if self._generator.integers(6) == 0:
             del card[name]
             return f"without {name}", self._file(card)
-        value = card[self._choice(list(card))] if self._generator.integers(4) == 0 else self._anything()
-        if isinstance(card[name], list) and self._generator.integers(2):
+        other = self._card[self._choice(list(card))]
+        value = copy.deepcopy(other) if self._generator.integers(4) == 0 else self._anything()
+        if isinstance(card[name], list) and card[name] and self._generator.integers(2):
             card[name][int(self._generator.integers(len(card[name])))] = value
         else:
             card[name] = value
