@@ -151,13 +151,16 @@ class SelectiveBlock(nn.Module):
         return tokens, indices
 
 
-def _has_usual_router(block: SelectiveBlock) -> bool:
-    """Whether the router, if there is one, is one vector without bias."""
-    router = block.router
+def _has_usual_layers(block: SelectiveBlock) -> bool:
+    """Whether mixer and norm are of the kinds that the kernels compute, and the router, if any, one bare vector."""
+    layers, router = block._modules, block.router
+    if type(layers["norm"]) is not nn.RMSNorm or type(layers["mixer"]) is not BidirectionalMamba:
+        return False
     if router is None:
         return True
     weight = router._parameters.get("weight")
-    return weight is not None and weight.shape[0] == 1 and router._parameters.get("bias") is None
+    one_vector = weight is not None and weight.shape[0] == 1 and router._parameters.get("bias") is None
+    return type(router) is nn.Linear and one_vector
 
 
-register_as_built(SelectiveBlock, _has_usual_router)
+register_as_built(SelectiveBlock, _has_usual_layers)

@@ -86,16 +86,23 @@ class BidirectionalMamba(nn.Module):
         return F.silu(torch.stack([self.conv1d(past), self.conv1d(future).flip(-1)])).transpose(2, 3)
 
 
-def _has_usual_biases(mixer: BidirectionalMamba) -> bool:
-    """Whether the layers have the biases that the kernels read, and no others."""
+_LAYERS = {
+    "in_proj": (nn.Linear, False),
+    "x_proj": (nn.Linear, False),
+    "out_proj": (nn.Linear, False),
+    "dt_proj": (nn.Linear, True),
+    "conv1d": (nn.Conv1d, True),
+}
+
+
+def _has_usual_layers(mixer: BidirectionalMamba) -> bool:
+    """Whether the layers are of the kinds that the kernels compute, with the biases that they read and no others."""
     layers = mixer._modules
-    return all(
-        layer is not None and (layer._parameters.get("bias") is not None) == biased
-        for layer, biased in (
-            *((layers[name], False) for name in ("in_proj", "x_proj", "out_proj")),
-            *((layers[name], True) for name in ("dt_proj", "conv1d")),
-        )
-    )
+    for name, (kind, biased) in _LAYERS.items():
+        layer = layers[name]
+        if layer is None or type(layer) is not kind or (layer._parameters.get("bias") is not None) != biased:
+            return False
+    return True
 
 
-register_as_built(BidirectionalMamba, _has_usual_biases)
+register_as_built(BidirectionalMamba, _has_usual_layers)

@@ -85,9 +85,8 @@ class Stage(nn.Module):
             cast("SelectiveBlock", block).keep_ratio = ratio
 
 
-# Without weights of their own; their children speak for themselves.
-register_as_built(Stage, None)
-register_as_built(PatchMerge, None)
+for _kind in (Stage, PatchMerge):
+    register_as_built(_kind, lambda module: type(module._modules["norm"]) is nn.LayerNorm)
 
 
 class DynamicVis(nn.Module):
