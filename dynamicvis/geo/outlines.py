@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dynamicvis.geo.compiled import compiled
 
 _ROWS = np.array([0, 1, 0, -1])
 _COLUMNS = np.array([1, 0, -1, 0])
@@ -61,7 +62,7 @@ def trace_outlines(padded: NDArray[np.int32], labels: NDArray[np.int32]) -> Outl
     return Outlines(*_trace(padded, labels, edges, int(np.bitwise_count(edges).sum())))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(parent: Any, index: Any) -> Any:
     while parent[index] != index:
         parent[index] = parent[parent[index]]
@@ -69,7 +70,7 @@ def _find(parent: Any, index: Any) -> Any:
     return index
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _label(padded: Any) -> Any:
     height, width = padded.shape[0] - 2, padded.shape[1] - 2
     labels = np.full((height, width), -1, np.int32)
@@ -115,7 +116,7 @@ def _label(padded: Any) -> Any:
     return labels, count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _boundary_edges(padded: Any) -> Any:
     """Bits of the edges of each pixel that part its class from another, by direction."""
     height, width = padded.shape[0] - 2, padded.shape[1] - 2
@@ -138,7 +139,7 @@ def _boundary_edges(padded: Any) -> Any:
     return edges
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _starts_chain(padded: Any, row: Any, column: Any, direction: Any) -> Any:
     """Whether the edge before this one belongs to a pixel outside of the chunk."""
     height, width = padded.shape[0] - 2, padded.shape[1] - 2
@@ -153,7 +154,7 @@ def _starts_chain(padded: Any, row: Any, column: Any, direction: Any) -> Any:
     return not (0 <= row_behind < height and 0 <= column_behind < width)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trace(padded: Any, labels: Any, edges: Any, total: Any) -> Any:
     height, width = labels.shape
     points = np.empty((total, 2), np.int32)
@@ -229,7 +230,7 @@ def _trace(padded: Any, labels: Any, edges: Any, total: Any) -> Any:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def simple_rings(vertices: NDArray[np.int64]) -> Any:
     """Cut a ring that passes points more than once into rings that do not.
 
