@@ -1,22 +1,28 @@
 """The backbone as timm models: ``dynamicvis_nano``, ``dynamicvis_small``, ``dynamicvis_base``, ``dynamicvis_large``.
 
 ``import dynamicvis.timm`` registers them; then ``timm.create_model("dynamicvis_base", features_only=True)`` gives the
-four maps, and without ``features_only`` an image classifier.
+four maps, and without ``features_only`` an image classifier. What timm's scripts for training and validation pass
+works, or is refused by a sentence that names it.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import nn
+from torch.nn import functional
 
-from dynamicvis.backbone import create_backbone
+from dynamicvis.backbone import DynamicVis, create_backbone
+from dynamicvis.backbone.model import resize_position_embedding
 
 _REDUCTIONS = (4, 8, 16, 32)
+_SETTINGS = frozenset(inspect.signature(DynamicVis).parameters) - {"in_channels"}
 
 
 class DynamicVisClassifier(nn.Module):
@@ -26,18 +32,47 @@ class DynamicVisClassifier(nn.Module):
         arch: name of a variant.
         in_chans: bands of the input.
         num_classes: outputs of the head; 0 for none.
-        global_pool: ``"avg"``, or ``""`` to leave the last map unpooled.
-        settings: further arguments of `dynamicvis.create_backbone`.
+        global_pool: ``"avg"``, or ``""`` to leave the last map unpooled, which goes without a head alone.
+        drop_rate: probability, in [0, 1], that an input of the head is zeroed in training.
+        output_stride: of the last map; 32.
+        device, dtype: of the weights; None for torch's defaults.
+        settings: further arguments of `dynamicvis.create_backbone`, such as ``img_size`` and ``drop_path_rate``.
+
+    Raises:
+        TypeError: an argument that there is not.
+        ValueError: a value that cannot be, or the model is to be made for TorchScript.
 
     Source: arXiv 2503.16426, section 4.3 (scene classification).
     """
 
     def __init__(
-        self, arch: str, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", **settings: Any
+        self,
+        arch: str,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        output_stride: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
-        if global_pool not in ("avg", ""):
-            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+        unknown = sorted(settings.keys() - _SETTINGS)
+        if unknown:
+            known = sorted({"in_chans", "num_classes", "global_pool", "drop_rate", "output_stride"} | _SETTINGS)
+            raise TypeError(
+                f"dynamicvis_{arch} has no argument {unknown[0]}={settings[unknown[0]]!r}; it has {', '.join(known)}"
+            )
+        if output_stride != _REDUCTIONS[-1]:
+            raise ValueError(f"output_stride must be {_REDUCTIONS[-1]}, got {output_stride!r}")
+        if is_scriptable():
+            raise ValueError(
+                f"dynamicvis_{arch} cannot be made for TorchScript (scriptable, --torchscript); use torch.compile or "
+                "torch.export"
+            )
+        if not 0 <= drop_rate <= 1:
+            raise ValueError(f"drop_rate must lie in [0, 1], got {drop_rate}")
         self.backbone = create_backbone(arch, in_channels=in_chans, **settings)
         self.num_features = self.head_hidden_size = self.backbone.dims[-1]
         self.feature_info = [
@@ -45,18 +80,62 @@ class DynamicVisClassifier(nn.Module):
             for s, (dim, reduction) in enumerate(zip(self.backbone.dims, _REDUCTIONS, strict=True))
         ]
         self.norm = nn.LayerNorm(self.num_features, eps=1e-6)
-        self.global_pool = global_pool
-        self.reset_classifier(num_classes)
+        self.drop_rate = drop_rate
+        self.global_pool: str = global_pool
+        self.reset_classifier(num_classes, global_pool)
+        self.to(device=device, dtype=dtype)
 
     def get_classifier(self) -> nn.Module:
         """The head."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head, and the pooling when given."""
-        self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        """Replace the head, and the pooling when given.
+
+        Raises:
+            ValueError: a pooling that there is not, or a head without pooling.
+        """
+        global_pool = self.global_pool if global_pool is None else global_pool
+        if global_pool not in ("avg", ""):
+            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+        if num_classes and not global_pool:
+            raise ValueError(f"num_classes={num_classes} needs global_pool='avg': without pooling there is no head")
+        self.num_classes, self.global_pool = num_classes, global_pool
+        weight = self.backbone.pos_embed
+        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = head.to(device=weight.device, dtype=weight.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether training computes the inside of each block again in the backward pass, to save memory."""
+        self.backbone.gradient_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """What belongs together from input to output, for rates that decay by layer: stages if coarse, else blocks."""
+        stage = r"^backbone\.stages\.(\d+)"
+        blocks = [
+            (rf"{stage}\.merge", (0,)),
+            (rf"{stage}\.blocks\.(\d+)", None),
+            (rf"{stage}\.norm", (99999,)),
+            (r"^norm", (99999,)),
+        ]
+        return {"stem": r"^backbone\.(?:pos_embed|stages\.0\.merge)", "blocks": stage if coarse else blocks}
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Resample the position embedding to the grid of another size of images; any other size is taken as well.
+
+        Args:
+            img_size: edge, or (height, width), pixels, multiples of 32.
+
+        Raises:
+            ValueError: another size.
+        """
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < 1 or height % _REDUCTIONS[-1] or width % _REDUCTIONS[-1]:
+            raise ValueError(f"img_size must be a positive multiple of {_REDUCTIONS[-1]}, got {img_size}")
+        backbone, grid = self.backbone, (height // _REDUCTIONS[0], width // _REDUCTIONS[0])
+        embedding = resize_position_embedding(backbone.pos_embed.detach(), backbone.grid, grid)
+        backbone.pos_embed = nn.Parameter(embedding.clone(), requires_grad=backbone.pos_embed.requires_grad)
+        backbone.grid = grid
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that must not decay besides norms and biases."""
@@ -71,6 +150,7 @@ class DynamicVisClassifier(nn.Module):
         if not self.global_pool:
             return x
         x = self.norm(x.mean(dim=(2, 3)))
+        x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,7 +166,13 @@ class DynamicVisClassifier(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """The maps of the stages in ``indices``; timm's interface for feature extraction."""
+        """The maps of the stages in ``indices``, which are normalised; timm's interface for feature extraction.
+
+        Raises:
+            ValueError: another format, or a norm is asked for beyond that of each stage.
+        """
+        if norm:
+            raise ValueError("norm=True: the last norm is that of the pooled map; those of the stages are normalised")
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         chosen, _ = feature_take_indices(len(self.feature_info), indices)
