@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from geo_scenes import write_raster
 from numpy.typing import NDArray
 
 from dynamicvis.geo import Extent, GeoError, Scene
@@ -143,3 +145,24 @@ def test_statistics_of_thousands_of_bands_look_at_fewer_pixels(tmp_path: Path) -
     found = describe_scene(tmp_path / "a.tif")
     assert len(found.bands) == 200
     assert found.sampled < 0.6
+
+
+def test_a_mask_that_is_cut_off_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_raster(path, _SMOOTH[:, :40, :50], _X[:40, :50] > 20, compress="deflate", **_TILES)
+    with rasterio.open(path, "r+") as sink:
+        sink.build_overviews([2, 4])
+    content = path.read_bytes()
+    with Scene(path) as scene:
+        valid = scene.read(Extent(0, 0, 50, 40))[1]
+    assert valid.mean() < 1
+    directories, place = [], int.from_bytes(content[4:8], "little")
+    while place:
+        directories.append(place)
+        end = place + 2 + 12 * int.from_bytes(content[place : place + 2], "little")
+        place = int.from_bytes(content[end : end + 4], "little")
+    assert len(directories) > 3
+    for end in (place + more for place in directories[1:] for more in (0, 1, 2, 14)):
+        path.write_bytes(content[:end])
+        with suppress(GeoError), Scene(path) as scene:
+            np.testing.assert_array_equal(scene.read(Extent(0, 0, 50, 40))[1], valid)
