@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,6 +167,38 @@ def test_both_pools_and_many_callers(with_openmp: bool, monkeypatch: pytest.Monk
         torch.set_num_threads(threads)
     assert all(torch.equal(output, expected) for output in outputs)
     torch.testing.assert_close(expected, naive.causal_conv_silu(x, weight, bias))
+
+
+@pytest.mark.parametrize("with_openmp", [True, False], ids=["torch's pool", "Python threads"])
+def test_number_of_threads_changed_while_kernels_run(with_openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the callers, each its own way, and by a thread that does nothing else; up to many more than there are cores."""
+    if not with_openmp:
+        monkeypatch.setattr(_parallel, "_gomp_parallel", lambda: None)
+    x, weight, bias = torch.ones(2, 70, 40, requires_grad=True), torch.ones(40, 4), torch.ones(40)
+
+    def gradient() -> torch.Tensor:
+        return torch.autograd.grad(causal_conv_silu(x, weight, bias).sum(), x)[0]
+
+    def call(number: int) -> bool:
+        torch.set_num_threads((1, 2, 5, 64)[number % 4])
+        return all(torch.equal(gradient(), expected) for _ in range(20))
+
+    def change() -> None:
+        for number in itertools.cycle((1, 3, 64)):
+            if finished.is_set():
+                return
+            torch.set_num_threads(number)
+
+    expected, finished, threads = gradient(), threading.Event(), torch.get_num_threads()
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        with ThreadPoolExecutor(4) as callers:
+            assert all(callers.map(call, range(8)))
+    finally:
+        finished.set()
+        changing.join()
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("with_openmp", [True, False], ids=["torch's pool", "Python threads"])
