@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -58,3 +59,15 @@ def test_missing_files_and_bands_are_named(tmp_path: Path) -> None:
     for band in (0, 5):
         with pytest.raises(DataError, match=rf"a\.tif has no band {band}; it has bands 1 to 4"):
             read_raster(path, (1, band))
+
+
+def test_a_header_that_claims_more_than_memory_holds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with rasterio.open(path, "w", driver="PNG", width=4, height=4, count=3, dtype="uint8") as file:
+        file.write(np.zeros((3, 4, 4), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[16:24] = (0x7FFFFFFF).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a.png (claims more pixels than fit in memory|cannot be read)"):
+        read_raster(path)
