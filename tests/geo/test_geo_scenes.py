@@ -68,7 +68,7 @@ def test_a_scene_named_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("https://host/scene.tif?signature=a/b.c", "scene"),
         ("/vsizip/archive.zip/inner/scene.tif", "scene"),
         ("GTIFF_DIR:2:pages.tif", "pages"),
-        ("zip+https://host/archive.zip!scene.tif", "archive.zip!scene"),
+        ("zip+https://host/archive.zip!scene.tif", "archive.zip_scene"),
     ],
 )
 def test_remote_paths_and_parts_of_files_are_left_as_they_are(path: str, name: str) -> None:
