@@ -71,7 +71,9 @@ def _read(path: str, name: str, bands: Sequence[int] | None, source: Path | byte
                 return np.ascontiguousarray(upright(image, turn))
     except RasterFileError as error:
         raise DataError(str(error).replace(path, name)) from error
-    except MemoryError as error:
+    except DataError:
+        raise
+    except (MemoryError, ValueError) as error:  # NumPy's ValueError: more than can be addressed
         raise DataError(f"{name} claims more pixels than fit in memory ({error}); get it anew, or cut it") from error
     except (RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).replace(path, "").strip(" :'\"")
