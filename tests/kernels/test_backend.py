@@ -171,7 +171,7 @@ def test_both_pools_and_many_callers(with_openmp: bool, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("with_openmp", [True, False], ids=["torch's pool", "Python threads"])
 def test_number_of_threads_changed_while_kernels_run(with_openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the callers, each its own way, and by a thread that does nothing else; up to many more than there are cores."""
+    """By the callers, each its own way, and by a thread that does nothing else; up to many more than the cores."""
     if not with_openmp:
         monkeypatch.setattr(_parallel, "_gomp_parallel", lambda: None)
     x, weight, bias = torch.ones(2, 70, 40, requires_grad=True), torch.ones(40, 4), torch.ones(40)
