@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
 from dynamicvis.geo.outputs import check_paths
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
+from dynamicvis.geo.run.identity import identify
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import STAGED, Hopeless, Plan, WorkPlace
@@ -35,11 +34,12 @@ class MapResult:
 
     Attributes:
         path: the raster that it wrote.
-        times: where this process spent its time, and how many tiles it computed.
+        times: where this process spent its time, and how many tiles it computed; None when the raster was there
+            already, made by the same call.
     """
 
     path: Path
-    times: Times
+    times: Times | None
 
 
 def map_raster(
@@ -73,12 +73,17 @@ def map_raster(
     another number of bands, or the caller sets scale 1 and offset 0 in the file.
 
     Interrupted runs go on where they stopped when the same call is made again, and several processes that make the same
-    call while one of them is at work share it. That two calls are the same is told by the file, the options and the
-    function's name and byte code; what the function refers to is not looked at.
+    call while one of them is at work share it. When the raster is there and was made by the same call, that is the
+    result, and nothing is computed. Two calls are the same when the scene (see `Scene.fingerprint`), the options and
+    the function are: its byte code, default values, closure, and the values of the global names that it reads; of an
+    object its class and its state. A function that holds something that cannot be compared, such as an open session of
+    another library, goes on with nothing and shares with nobody, unless it has an attribute ``digest``, a string, which
+    then stands for all of it.
 
     Args:
         fn: maps (B, C, tile, tile) float32, 0 where there is no data, to an array or tensor (B, K, tile, tile). A pixel
-            with a value that is not finite becomes NoData.
+            with a value that is not finite becomes NoData. It may return the same buffer each time, and write to its
+            input.
         source: a raster that GDAL can open.
         destination: GeoTIFF to write; its folder is made if needed.
         tile: edge of a tile, pixels.
@@ -92,7 +97,7 @@ def map_raster(
         readers: threads that read ahead.
         max_memory: bytes, or text such as ``"4GB"``: lowers ``batch_size`` until the process stays below it, or
             refuses. ``fn`` is called on an empty tile to see what it takes.
-        resume: go on with an interrupted run; otherwise begin anew.
+        resume: go on with an interrupted run, and take a finished one for the result; otherwise begin anew.
         overwrite: replace ``destination``.
         creation_options: of GDAL's COG driver, such as ``{"COMPRESS": "ZSTD"}``.
         progress: called with the number of tiles done, of all tiles, and of the scene's pixels; first with 0 tiles.
@@ -115,9 +120,10 @@ def map_raster(
             raise GeoError(f"{destination} is the scene itself and would be replaced; choose another output")
         grid = tile_grid(scene.height, scene.width, tile, overlap)
         predict = _as_predictor(fn)
+        function = identify(fn)
         options = {
             "scene": scene.fingerprint(),
-            "function": identity(fn),
+            "function": function.parts,
             "tile": tile,
             "overlap": overlap,
             "batch_size": batch_size,
@@ -147,8 +153,10 @@ def map_raster(
         check_creation_options(spec, creation_options or {})
         staged = f"{STAGED}{destination.suffix}"
         place = WorkPlace(destination.parent, destination.name, [destination.name], [staged])
-        plan = Plan(options, {"batch_size": fitting})
-        with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite, reuse=False) as work:
+        plan = Plan(options, {"batch_size": fitting}, function.unknown)
+        with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite) as work:
+            if work.result is not None:
+                return MapResult(destination, None)
             job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
             times = run_bands(job, work, progress)
 
@@ -232,20 +240,3 @@ def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:
         return TileOutputs(maps={_VALUES: values})
 
     return predict
-
-
-def identity(fn: Callable[..., Any]) -> str:
-    """What tells a function from another, as far as that can be seen from outside."""
-    target = fn if hasattr(fn, "__qualname__") else type(fn)
-    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
-    body = "" if code is None else _text(code)
-    return f"{target.__module__}.{target.__qualname__}-{hashlib.sha256(body.encode()).hexdigest()[:16]}"
-
-
-def _text(value: Any) -> str:
-    """Byte code and constants of a function, the same in every process."""
-    if isinstance(value, CodeType):
-        return " ".join([value.co_code.hex(), *value.co_names, *map(_text, value.co_consts)])
-    if isinstance(value, frozenset):
-        return " ".join(sorted(map(_text, value)))
-    return repr(value)

@@ -17,13 +17,14 @@ from dynamicvis import __version__
 from dynamicvis.geo.assembly import check_creation_options
 from dynamicvis.geo.engine import Job, Progress, Times, full_tiles, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.mapping import check_batches, check_tiling, identity
+from dynamicvis.geo.mapping import check_batches, check_tiling
 from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
 from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
+from dynamicvis.geo.run.identity import identify
 from dynamicvis.geo.scenes import scene_name
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task
@@ -422,7 +423,6 @@ class _Prepared:
                 self._plan(),
                 resume=settings.resume,
                 overwrite=settings.overwrite,
-                reuse=True,
                 campaign=settings.campaign,
             ) as work,
         ):
@@ -468,9 +468,10 @@ class _Prepared:
         if settings.max_memory is not None:
             limit = parse_size(str(settings.max_memory))
             batch_size = fit_batch_size(self._measure(), batch_size, limit)
+        identity = identify(model)
         options = {
             "scene": self._scene.fingerprint(),
-            "model": getattr(model, "digest", None) or identity(model),
+            "model": identity.parts,
             "card": hashlib.sha256(repr(asdict(model.card)).encode()).hexdigest(),
             "device": str(getattr(model, "device", "cpu")).partition(":")[0],
             "outputs": self._outputs.names,
@@ -481,7 +482,7 @@ class _Prepared:
             "creation_options": dict(settings.creation_options),
             "version": __version__,
         }
-        return Plan(options, {"batch_size": batch_size})
+        return Plan(options, {"batch_size": batch_size}, identity.unknown)
 
     def _compute(self, work: Work, progress: Progress | None) -> Times:
         job = Job(

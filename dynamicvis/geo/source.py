@@ -26,6 +26,7 @@ from dynamicvis.geo.reading import (
     refuse_damaged,
     without_warnings,
 )
+from dynamicvis.geo.scene.fingerprint import fingerprint
 from dynamicvis.geo.tiles import Extent
 from dynamicvis.geo.values import as_stored, is_sentinel, notes_on_values, scaled_bands, suits
 from dynamicvis.model_card import ModelCard
@@ -106,7 +107,6 @@ class Scene:
                 refuse_damaged(dataset, self.path)
                 self._look_at_bands(dataset, bands)
                 self._look_at_place(dataset, bounds)
-                self._stamp = self._make_stamp(dataset)
                 self.notes = self._collect_notes(dataset)
         except BaseException:
             self._handles.close()
@@ -139,10 +139,17 @@ class Scene:
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the pixels that are read, as JSON: two scenes with the same one give the same values.
 
-        For local files their names, sizes and times of change; for a remote file, its profile and a checksum of
-        its first block. Then bands, NoData value and window.
+        See `dynamicvis.geo.scene.fingerprint.fingerprint` for what it notices. To that come bands, NoData value and
+        window.
+
+        Raises:
+            GeoError: a block that is read for it cannot be read.
         """
-        return dict(self._stamp)
+        nodata = [None if value is None else repr(float(value)) for value in self.nodatavals]
+        window = [*self._origin, self.width, self.height]
+        with self._handles.borrow() as dataset, one_sentence(self.path, self._unreadable):
+            stamp = fingerprint(dataset, self.path)
+        return stamp | {"bands": self.bands, "nodata": nodata, "window": window}
 
     def read(self, window: Extent) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read one window; what lies outside the raster counts as NoData. Safe to call from several threads.
@@ -446,23 +453,6 @@ class Scene:
                 f"read much faster after `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE {self.path} TILED.tif`"
             )
         return notes
-
-    def _make_stamp(self, dataset: Any) -> dict[str, Any]:
-        local = [Path(name) for name in dataset.files if Path(name).is_file()]
-        # Statistics and overviews are side-car files that viewers write; they change no pixel.
-        local = [file for file in local if not file.name.endswith((".aux.xml", ".ovr"))]
-        stamp: dict[str, Any] = {"path": Path(self.path).name if local else self.path}
-        if local:
-            stats = [(file.name, file.stat()) for file in sorted(local)]
-            stamp["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-        else:
-            rows, columns = dataset.block_shapes[0]
-            block = Window(0, 0, min(columns, dataset.width), min(rows, dataset.height))
-            stamp["profile"] = repr(sorted((str(key), str(value)) for key, value in dataset.profile.items()))
-            stamp["checksum"] = dataset.checksum(1, window=block)
-        nodata = [None if value is None else repr(float(value)) for value in self.nodatavals]
-        window = [*self._origin, self.width, self.height]
-        return stamp | {"bands": self.bands, "nodata": nodata, "window": window}
 
 
 def read_padded(

@@ -50,10 +50,13 @@ class Plan:
         options: everything the bytes of the outputs depend on, JSON values by the name that a user knows.
         choices: what may differ from machine to machine and is settled by the first process, such as a batch size
             that fits its memory.
+        unknown: what the outputs depend on and cannot be compared with another process's, in words: such a plan is
+            the same as no other one.
     """
 
     options: Mapping[str, Any]
     choices: Mapping[str, Any]
+    unknown: str | None = None
 
     @property
     def hash(self) -> str:
@@ -80,10 +83,9 @@ class Work:
         result: dict[str, Any] | None,
         *,
         overwrite: bool,
-        reuse: bool,
         campaign: str | None,
     ) -> None:
-        self._place, self._plan, self._overwrite, self._reuse = place, plan, overwrite, reuse
+        self._place, self._plan, self._overwrite = place, plan, overwrite
         self.campaign = campaign
         self._leases = Leases(folder)
         self.folder, self.choices, self.result = folder, choices, result
@@ -141,7 +143,7 @@ class Work:
                 record shall hold; raises `Hopeless` where there is nothing to make.
 
         Returns:
-            What the record holds, whoever made the outputs; nothing when another process did and no record is kept.
+            What the record holds, whoever made the outputs.
 
         Raises:
             GeoError: there is nothing to make outputs of, or an output came to be there meanwhile.
@@ -161,7 +163,7 @@ class Work:
             finally:
                 self._leases.release(_FINISH)
         if self.result is None:
-            self.result = self._place.record(self._plan) if self._reuse else self._place.result_without_record()
+            self.result = self._place.record(self._plan)
         if self.result is None:
             raise GeoError(
                 f"another process at work on {self._place.outputs[0]} in {self._place.out_dir} ended without outputs; "
@@ -186,7 +188,7 @@ class Work:
         staging.mkdir()
         try:
             result = dict(make_outputs(staging))
-            self._place.publish(self, staging, result, overwrite=self._overwrite, keep_record=self._reuse)
+            self._place.publish(self, staging, result, overwrite=self._overwrite)
             self.result = result
         except Hopeless:
             with self._place.guard():
@@ -228,8 +230,10 @@ class WorkPlace:
         """The record of a finished run of this very plan, None when there is none or its outputs were changed since."""
         try:
             record = json.loads(self._record.read_text())
-            same = record["plan"] == plan.hash and all(
-                (self.out_dir / name).stat().st_size == record["outputs"][name] for name in self.outputs
+            same = (
+                record["plan"] == plan.hash
+                and plan.unknown is None
+                and all((self.out_dir / name).stat().st_size == record["outputs"][name] for name in self.outputs)
             )
         except (OSError, ValueError, KeyError):
             return None
@@ -242,24 +246,18 @@ class WorkPlace:
         except (OSError, ValueError):
             return False
 
-    def result_without_record(self) -> dict[str, Any] | None:
-        """Nothing to tell of outputs that another process made; None when they are not there."""
-        return {} if all((self.out_dir / name).exists() for name in self.outputs) else None
-
     @contextmanager
-    def open(
-        self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None = None
-    ) -> Iterator[Work]:
-        """Begin the work, join others who do the same, or resume what they began.
+    def open(self, plan: Plan, *, resume: bool, overwrite: bool, campaign: str | None = None) -> Iterator[Work]:
+        """Begin the work, join others who do the same, resume what they began, or find it done.
 
-        Finished bands are kept whatever happens in the block; when there is none, nothing is left behind.
+        Finished bands are kept whatever happens in the block; when there is none, nothing is left behind. Of a finished
+        run a record is kept, by which its outputs are the result when the same is asked again, unless they are to be
+        replaced. It is written with the outputs, so that it is there when the process dies right after that.
 
         Args:
             plan: what is asked for.
             resume: go on with what an interrupted run has done; otherwise it is thrown away.
             overwrite: replace outputs of an earlier run, and throw away an interrupted one with another plan.
-            reuse: keep a record of a finished run, and take its outputs for the result when the same is asked again,
-                unless they are to be replaced.
             campaign: name of a call that several processes make: outputs of another one of them are never replaced.
 
         Raises:
@@ -271,7 +269,7 @@ class WorkPlace:
         try:
             try:
                 with self.guard():
-                    work = self._enter(plan, resume=resume, overwrite=overwrite, reuse=reuse, campaign=campaign)
+                    work = self._enter(plan, resume=resume, overwrite=overwrite, campaign=campaign)
             except OSError as error:
                 reason = error.strerror or error
                 raise GeoError(f"cannot write to folder {self.out_dir} ({reason}); choose another output") from error
@@ -295,10 +293,8 @@ class WorkPlace:
         finally:
             leases.close()
 
-    def publish(
-        self, work: Work, staging: Path, result: Mapping[str, Any], *, overwrite: bool, keep_record: bool
-    ) -> None:
-        """Move all outputs into place, or none, and remove the work, with or without leaving a record."""
+    def publish(self, work: Work, staging: Path, result: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Move all outputs into place, or none, and remove the work; what is left of it is its record."""
         sizes = {name: (staging / made).stat().st_size for name, made in self._staged.items()}
         for made in self._staged.values():
             sync_file(staging / made)
@@ -314,9 +310,8 @@ class WorkPlace:
                 self._record.unlink(missing_ok=True)
                 move_all(staging, self.out_dir, self._staged)
                 sync_folder(self.out_dir)
-                if keep_record:
-                    record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
-                    write_json(self._record, record)
+                record = {"plan": work.plan_hash, "outputs": sizes, "result": result, "campaign": work.campaign}
+                write_json(self._record, record)
             except OSError as error:
                 raise GeoError(
                     f"{self.outputs[0]} cannot be put into {self.out_dir} ({error.strerror or error}); what is done is "
@@ -357,23 +352,29 @@ class WorkPlace:
                 (folder / _PLAN).unlink(missing_ok=True)
             folder.rmdir()
 
-    def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, reuse: bool, campaign: str | None) -> Work:
+    def _enter(self, plan: Plan, *, resume: bool, overwrite: bool, campaign: str | None) -> Work:
         def work(folder: Path, choices: Mapping[str, Any], result: dict[str, Any] | None = None) -> Work:
-            return Work(self, plan, folder, choices, result, overwrite=overwrite, reuse=reuse, campaign=campaign)
+            return Work(self, plan, folder, choices, result, overwrite=overwrite, campaign=campaign)
 
         begun = self._begun()
         if begun is not None:
             folder, found = begun
-            same, live = found["hash"] == plan.hash, Leases(folder).others()
+            same, live = found["hash"] == plan.hash and plan.unknown is None, Leases(folder).others()
             if same and (resume or live):
                 joined = work(folder, found["choices"])
                 joined.stay()
                 return joined
-            other = _difference(found["options"], plan.options)
+            other = _difference(found["options"], plan)
             if live:
                 raise GeoError(
                     f"another run with {other} is at work on {self.outputs[0]} in {self.out_dir}; wait for it, "
                     "or choose another output"
+                )
+            if resume and not overwrite and found["hash"] == plan.hash:
+                raise GeoError(
+                    f"{self.out_dir} holds an interrupted run for {self.outputs[0]}, perhaps of the same function: "
+                    f"{plan.unknown} cannot be compared; give --no-resume (resume=False) to begin anew, and for the "
+                    "next time the function or model a text attribute 'digest' that names its state"
                 )
             if resume and not overwrite:
                 raise GeoError(
@@ -381,7 +382,7 @@ class WorkPlace:
                     "options to go on with it, or --no-resume to begin anew"
                 )
         wanted = (resume and not overwrite) or self._is_of(campaign)
-        finished = self.record(plan) if reuse and wanted else None
+        finished = self.record(plan) if wanted else None
         if finished is not None:
             return work(self.root / "finished", {}, finished)
         self._check_outputs(overwrite)
@@ -470,13 +471,16 @@ def _folder_name(name: str) -> str:
     return f"{safe.encode()[: _LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(before: Mapping[str, Any], plan: Plan) -> str:
     """The first option that two plans do not share, in words."""
-    now = json.loads(json.dumps(now))
+    now = json.loads(json.dumps(plan.options))
     for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            old, new = (json.dumps(options.get(name)) for options in (before, now))
-            if max(len(old), len(new)) > 60:
-                return f"another {name}"
-            return f"{name} {old} where this one has {new}"
-    return "other options"
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            part = min(part for part in {*old, *new} if old.get(part) != new.get(part))
+            return f"another {name} (by its {part})"
+        old, new = json.dumps(old), json.dumps(new)
+        return f"another {name}" if max(len(old), len(new)) > 60 else f"{name} {old} where this one has {new}"
+    return f"a function that cannot be compared ({plan.unknown})" if plan.unknown else "other options"

@@ -133,6 +133,7 @@ def test_tiles_without_data_never_reach_the_function(tmp_path: Path) -> None:
     result = map_raster(fn, path, tmp_path / "out.tif", tile=32, overlap=0, batch_size=8, creation_options=QUICK)
     # Columns 32 to 64 of both rows, and the last window of the first row.
     assert [len(images) for images in seen] == [2, 1]
+    assert result.times is not None
     assert (result.times.tiles, result.times.empty) == (3, 17)
     assert all(images.any(axis=(1, 2, 3)).all() for images in seen)
     values, valid = read(tmp_path / "out.tif")
@@ -399,6 +400,25 @@ def test_another_number_of_channels_in_the_middle_is_refused(tmp_path: Path, cha
     assert not (tmp_path / "out.tif").exists()
 
 
+class Failing:
+    """Gives back what it gets, but fails at one of its calls; one is as good as another."""
+
+    digest = "gives back what it gets"
+
+    def __init__(self, at: int = 0) -> None:
+        self.calls, self._at = 0, at
+
+    def __call__(self, images: Any) -> Any:
+        self.calls += 1
+        if self.calls == self._at:
+            raise RuntimeError("no more")
+        return images
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
 def refused(tmp_path: Path, **options: Any) -> str:
     """The sentence with which options are refused; the function is never called."""
 
@@ -459,14 +479,7 @@ def test_a_memory_that_no_tile_fits_in_is_refused(tmp_path: Path) -> None:
 def test_a_failure_keeps_finished_rows_and_the_next_call_goes_on(tmp_path: Path) -> None:
     bands = random_bands("uint8", (1, 64, 64), np.random.default_rng(0))
     path = write_raster(tmp_path / "in.tif", bands)
-    state = {"calls": 0, "fail_at": 7}
-
-    def fn(images: Any) -> Any:
-        state["calls"] += 1
-        if state["calls"] == state["fail_at"]:
-            raise RuntimeError("no more")
-        return images
-
+    fn = Failing(7)
     options: dict[str, Any] = {"tile": 16, "overlap": 0, "batch_size": 1, "out_dtype": "uint8"}
     with pytest.raises(RuntimeError, match="no more"):
         map_raster(fn, path, tmp_path / "out.tif", **options)
@@ -477,39 +490,48 @@ def test_a_failure_keeps_finished_rows_and_the_next_call_goes_on(tmp_path: Path)
     # Another option is refused, and says which; --overwrite or a new beginning is not.
     with pytest.raises(GeoError, match=r"interrupted run for out\.tif with overlap 0 where this one has 4"):
         map_raster(fn, path, tmp_path / "out.tif", **(options | {"overlap": 4}))
-    state |= {"calls": 0, "fail_at": 0}
+    fn = Failing()
     result = map_raster(fn, path, tmp_path / "out.tif", **options)
-    assert state["calls"] == result.times.tiles == 16 - 4 * finished
+    assert result.times is not None
+    assert fn.calls == result.times.tiles == 16 - 4 * finished
     np.testing.assert_array_equal(read(tmp_path / "out.tif")[0], bands)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.tif", "out.tif"]
+    assert files(tmp_path) == ["in.tif", "out.tif", "record.json"]
 
 
 def test_without_resume_an_interrupted_run_is_thrown_away(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", random_bands("uint8", (1, 64, 64), np.random.default_rng(0)))
-    state = {"calls": 0, "fail_at": 3}
-
-    def fn(images: Any) -> Any:
-        state["calls"] += 1
-        if state["calls"] == state["fail_at"]:
-            raise RuntimeError("no more")
-        return images
-
+    fn = Failing(3)
     with pytest.raises(RuntimeError):
         map_raster(fn, path, tmp_path / "out.tif", tile=16, overlap=0)
-    state |= {"calls": 0, "fail_at": 0}
-    assert map_raster(fn, path, tmp_path / "out.tif", tile=32, overlap=0, resume=False).times.tiles == 4
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.tif", "out.tif"]
+    times = map_raster(Failing(), path, tmp_path / "out.tif", tile=32, overlap=0, resume=False).times
+    assert times is not None
+    assert times.tiles == 4
+    assert files(tmp_path) == ["in.tif", "out.tif", "record.json"]
 
 
-def test_overwrite_replaces_and_a_second_run_without_it_is_refused(tmp_path: Path) -> None:
+def test_overwrite_replaces_what_another_call_has_written(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", random_bands("uint8", (1, 20, 20), np.random.default_rng(0)))
     options: dict[str, Any] = {"tile": 16, "overlap": 4, "out_dtype": "uint8"}
     map_raster(same, path, tmp_path / "out.tif", **options)
+    for changed in ({"tile": 8}, {"resume": False}):
+        with pytest.raises(GeoError, match=r"out\.tif exists already"):
+            map_raster(same, path, tmp_path / "out.tif", **(options | changed))
     with pytest.raises(GeoError, match=r"out\.tif exists already"):
-        map_raster(same, path, tmp_path / "out.tif", **options)
+        map_raster(lambda images: images + 1, path, tmp_path / "out.tif", **options)
     map_raster(lambda images: images + 1, path, tmp_path / "out.tif", overwrite=True, **options)
     np.testing.assert_array_equal(read(tmp_path / "out.tif")[0], read(path)[0] + 1)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.tif", "out.tif"]
+    assert files(tmp_path) == ["in.tif", "out.tif", "record.json"]
+
+
+def test_the_same_call_once_more_finds_it_done(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", random_bands("uint8", (1, 20, 20), np.random.default_rng(0)))
+    options: dict[str, Any] = {"tile": 16, "overlap": 4, "out_dtype": "uint8"}
+    assert map_raster(Failing(), path, tmp_path / "out.tif", **options).times is not None
+    written = (tmp_path / "out.tif").stat()
+    assert map_raster(Failing(1), path, tmp_path / "out.tif", **options).times is None
+    assert (tmp_path / "out.tif").stat() == written
+    (tmp_path / "out.tif").unlink()
+    assert map_raster(Failing(), path, tmp_path / "out.tif", **options).times is not None
 
 
 def test_creation_options_that_gdal_does_not_take_are_an_error(tmp_path: Path) -> None:

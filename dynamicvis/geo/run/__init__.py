@@ -1,0 +1,1 @@
+"""A run over a scene: what identifies it."""
