@@ -59,7 +59,7 @@ def run(
     picture = Picture(image, holes)
     grid = tile_grid(picture.height, picture.width, tile, overlap)
     place = WorkPlace(tmp_path, f"run{next(_numbers)}", ["none"])
-    with place.open(Plan({}, {}), resume=False, overwrite=False, reuse=False) as work:
+    with place.open(Plan({}, {}), resume=False, overwrite=False) as work:
         threshold = model.card.score_threshold
         run_bands(Job(picture, model, grid, score_threshold=threshold, batch_size=batch_size), work)
         return without_duplicates(list(stored_objects(grid, work)), grid.stride)
