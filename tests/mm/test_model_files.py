@@ -47,6 +47,21 @@ def test_the_whole_file_finds_objects(write: Callable[..., Path]) -> None:
     assert load_tile_model(write())(np.zeros((1, 3, 64, 64), np.float32)).objects
 
 
+@pytest.mark.parametrize("part", ["backbone.", "neck.", "bbox_head."])
+def test_results_that_are_no_numbers_are_not_reported_as_no_objects(
+    part: str, whole: tuple[dict[str, Any], Weights], write: Callable[..., Path]
+) -> None:
+    large = {
+        name: value.float() * 1e25
+        for name, value in whole[1].items()
+        if name.startswith(part) and value.is_floating_point() and value.ndim > 1
+    }
+    model = load_tile_model(write(weights=large))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
+    with pytest.raises(ModelFileError, match=r"computes NaN or infinity on a window with values from"):
+        model(images)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,28 @@ from dynamicvis.text import first_sentence
 
 _STRIDES = (4, 8, 16, 32)  # of the backbone's stages
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+
+
+class _NotFinite(ArithmeticError):
+    """A part of a model gave NaN or infinity, which later parts would drop without a word."""
+
+
+def _require_finite(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+    """Hook of a part of a model.
+
+    Raises:
+        _NotFinite: a tensor of its output is not finite.
+    """
+    waiting = [output]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        # A product with zero is NaN where the value is not finite, and cannot overflow.
+        elif isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite((value * 0).sum()):
+            raise _NotFinite(type(module).__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,9 @@ class OpenMMLabModel:
         self.card = replace(card, task="embedding") if embedding else card
         self.device = device
         self._model = model.to(device)
+        for part in (model, getattr(model, "roi_head", None)):
+            for child in part.children() if part is not None else ():
+                child.register_forward_hook(_require_finite)
         self._dates = 2 if self.card.task == "change" else 1
         self._mean = torch.tensor(card.mean * self._dates, dtype=torch.float32, device=device).view(-1, 1, 1)
         self._std = torch.tensor(card.std * self._dates, dtype=torch.float32, device=device).view(-1, 1, 1)
@@ -102,6 +127,12 @@ class OpenMMLabModel:
                 outputs = _ANSWERS[self.card.task](self._model, batch, self.card)
             except torch.OutOfMemoryError:
                 raise
+            except _NotFinite as error:
+                raise ModelFileError(
+                    f"model '{self.card.name}' computes NaN or infinity on a window with values from "
+                    f"{images.min():g} to {images.max():g}: its weights, or these values, are far beyond what it can "
+                    "compute with; correct the scene or its NoData value, or export the model from a sound run"
+                ) from error
             except _FAULTS as error:  # OpenMMLab's code, led astray by the settings in the file
                 raise ModelFileError(
                     f"model '{self.card.name}' fails on windows of shape {tuple(images.shape)} "
@@ -191,6 +222,7 @@ def _reported(instances: Any, card: ModelCard) -> TileObjects:
 def _class_maps(model: Any, batch: _Batch, card: ModelCard) -> TileOutputs:
     # Not model.predict, which slides a window of the training crop over the tile: tiling is the engine's.
     logits = model.encode_decode(batch.images, batch.metas())
+    _require_finite(model, batch, logits)  # decode heads are not called as modules
     if tuple(logits.shape[2:]) != batch.size:
         logits = F.interpolate(logits, size=batch.size, mode="bilinear", align_corners=model.align_corners)
     if logits.shape[1] == 1:
