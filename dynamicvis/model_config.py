@@ -112,17 +112,20 @@ TYPES = {scope: frozenset(names.split()) for scope, names in _NAMES.items()}
 """Names that a config may build, by package; those under ``mmengine`` are torch's and mmcv's layers."""
 
 # Not registered: what mmdet looks up among mmcv's operators by name.
-OPERATORS = frozenset(("RoIAlign", "RoIPool", "nms", "soft_nms"))
+OPERATORS = frozenset(("RoIAlign", "RoIPool", "SimpleRoIAlign", "nms", "soft_nms"))
 _ANYWHERE = frozenset().union(OPERATORS, *TYPES.values())
 _INITIALISATIONS = frozenset(("Caffe2Xavier", "Constant", "Kaiming", "Normal", "TruncNormal", "Uniform", "Xavier"))
 
 _DEEPEST = 40
 _MOST = 20_000  # dictionaries, lists and values in all
 _LARGEST = 65536
-_INFINITE = 10**9  # what stands for infinity in the ranges that heads of FCOS regress
+# Settings that hold numbers to compare with, and are no sizes of anything: ranges that heads of FCOS regress, and the
+# fewest pixels that count in a loss on hard examples.
+_UNBOUNDED = ("regress_ranges", "min_kept")
+_INFINITE = 10**9
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-# Words, with a dot between digits only, as in the names of RegNets.
-_WORD = re.compile(r"(?:[A-Za-z0-9_+\- ]|(?<=[0-9])\.(?=[0-9])){0,100}")
+# Words, with a dot or a slash between digits only, as in the names of RegNets and ConvMixers.
+_WORD = re.compile(r"(?:[A-Za-z0-9_+\- ]|(?<=[0-9])[./](?=[0-9])){0,100}")
 _OPENING = re.compile(
     r"(?:^|_)(?:checkpoints?|ckpt|files?|paths?|dirs?|folders?|roots?|urls?|pretrained|prefix|teacher|tokenizer|vocab|"
     r"imports?|class_weight|code_weights?)(?:_|$)"
@@ -195,7 +198,7 @@ def _problems(value: Any, place: str, depth: int, left: list[int], inside: str =
         if not math.isfinite(value):
             yield f"{place} is not a finite number"
     elif isinstance(value, int):  # and booleans
-        largest = _INFINITE if inside == "regress_ranges" else _LARGEST
+        largest = _INFINITE if inside in _UNBOUNDED else _LARGEST
         if abs(value) > largest:
             yield f"{place} is an integer beyond {largest}"
     elif value is not None:
@@ -218,7 +221,7 @@ def _entry_problems(key: Any, value: Any, place: str, depth: int, left: list[int
     elif _OPENING.search(key) and _has_text(value):
         yield f"{place}.{key} names a file, address or text, which a model file may not"
     else:
-        inside = key if key in ("init_cfg", "regress_ranges") and not inside else inside
+        inside = key if key in ("init_cfg", *_UNBOUNDED) and not inside else inside
         yield from _problems(value, f"{place}.{key}", depth + 1, left, inside)
 
 
