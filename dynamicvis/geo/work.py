@@ -235,15 +235,16 @@ class WorkPlace:
                 and plan.unknown is None
                 and all((self.out_dir / name).stat().st_size == record["outputs"][name] for name in self.outputs)
             )
-        except (OSError, ValueError, KeyError):
+            result = record["result"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged, or not ours
             return None
-        return record["result"] if same else None
+        return result if same and isinstance(result, dict) else None
 
     def _is_of(self, campaign: str | None) -> bool:
         """Whether the record was written by a process of this campaign."""
         try:
-            return campaign is not None and json.loads(self._record.read_text()).get("campaign") == campaign
-        except (OSError, ValueError):
+            return campaign is not None and json.loads(self._record.read_text())["campaign"] == campaign
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     @contextmanager
@@ -432,6 +433,11 @@ class WorkPlace:
                     f"{folder} is a file, where a folder for unfinished work is to be; move it away, or choose another "
                     "output"
                 )
+        if self._record.is_dir():
+            raise GeoError(
+                f"{self._record} is a folder, where the record of a finished run is to be; move it away, or choose "
+                "another output"
+            )
         for folder in (self.out_dir, *self.out_dir.absolute().parents):
             if folder.is_symlink() and not folder.exists():
                 raise GeoError(f"{folder} is a link to nothing; choose another output")
@@ -456,9 +462,11 @@ def _read_plan(path: Path) -> dict[str, Any] | None:
     """The plan that marks a folder of work; None for any other file."""
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    is_ours = isinstance(plan, dict) and plan.keys() >= {"hash", "options", "choices"}
+    is_ours = isinstance(plan, dict) and all(
+        isinstance(plan.get(name), kind) for name, kind in (("hash", str), ("options", dict), ("choices", dict))
+    )
     return plan if is_ours else None
 
 

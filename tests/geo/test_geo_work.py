@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -313,7 +314,7 @@ def test_any_name_of_an_output(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "out" / f"{name}.tif").read_text() == "made"
 
 
-def enter(place: WorkPlace, plan: Plan, **options: bool) -> Any:
+def enter(place: WorkPlace, plan: Plan, **options: bool | str) -> Any:
     return place.open(plan, **({"resume": True, "overwrite": False} | options))
 
 
@@ -323,6 +324,45 @@ def write_one(work: Work, text: str = "new") -> dict[str, Any]:
         return {}
 
     return work.conclude(make)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", "{}", '{"plan": [], "outputs": 3, "result": {}}', "[" * 5000, "\x00", "HALF", "OUTPUTS", "RESULT"],
+)
+def test_a_record_that_is_damaged_counts_for_nothing(tmp_path: Path, text: str) -> None:
+    place, plan = WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})
+    with enter(place, plan) as work:
+        write_one(work)
+    record = tmp_path / FOLDER / "x" / "record.json"
+    whole = record.read_text()
+    changes = {"OUTPUTS": {"outputs": [3]}, "RESULT": {"result": [1]}}
+    damaged = json.dumps(json.loads(whole) | changes[text]) if text in changes else text
+    record.write_text(whole[: len(whole) // 2] if text == "HALF" else damaged)
+    with pytest.raises(GeoError, match=r"x\.tif exists already"), enter(place, plan, campaign="c"):
+        pass
+    with enter(place, plan, overwrite=True) as work:
+        write_one(work)
+    assert record.read_text() == whole
+
+
+def test_a_folder_in_place_of_the_record_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / FOLDER / "x" / "record.json").mkdir(parents=True)
+    with (
+        pytest.raises(GeoError, match=r"record\.json is a folder"),
+        enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ['{"hash": "", "options": [], "choices": {}}', "[" * 5000, "[]"])
+def test_a_plan_that_is_damaged_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / FOLDER / "x" / "0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(text)
+    with enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({"a": 1}, {})) as work:
+        write_one(work)
+    assert (folder / "plan.json").read_text() == text
 
 
 def test_an_output_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
