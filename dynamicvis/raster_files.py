@@ -119,6 +119,8 @@ def open_raster(path: str | Path) -> Any:
     if _has_driver(name) or (name.startswith("/vsi") and _NETWORK.search(name) and _suffix(name) in _ANNOUNCED):
         return rasterio.open(path)
     local = Path(name) if not name.startswith("/vsi") and Path(name).is_file() else None
+    if local is None and not name.startswith("/vsi") and Path(name).exists() and not Path(name).is_dir():
+        raise RasterFileError(f"{path} is a pipe or a device and no file; save what it gives as a file")
     if local is not None:
         _check_side_files(local)
         if _suffix(name) == ".vrt":
@@ -311,6 +313,8 @@ def _check_source(name: str, relative: bool, file: Path, path: str, depth: int, 
             f"{refers}, which does not exist (looked for at {place}); bring it back, or build the "
             "mosaic anew without it"
         )
+    if not (place.is_file() or place.is_dir()):  # a pipe, from which GDAL would wait for bytes, or a device
+        raise RasterFileError(f"{refers}, which is no raster file; {trust}")
     if place.is_file():
         if place.suffix.lower() == ".vrt":
             _check_vrt(place, path, depth + 1, seen)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import threading
 import zipfile
@@ -219,3 +220,15 @@ def test_an_item_names_files_and_addresses_only(tmp_path: Path, href: str) -> No
     )
     (found,) = find_scenes([item])
     assert "is no file and no address" in (found.problem or "")
+
+
+def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    band = '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">pipe.tif'
+    (tmp_path / "m.vrt").write_text(
+        f'<VRTDataset rasterXSize="8" rasterYSize="8">{band}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    for name, message in (("pipe.tif", "is a pipe or a device"), ("m.vrt", r"refers to pipe\.tif, which is no raster")):
+        with pytest.raises(RasterFileError, match=message):
+            open_raster(tmp_path / name)

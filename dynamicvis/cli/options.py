@@ -160,11 +160,11 @@ asset_option = click.option(
 
 def model_option(default: str | None) -> Callable[[Command], Command]:
     """``--model``, required when there is no default."""
+    # To click, a default of None that is given is a value, and the option then not required.
+    presence: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
     return click.option(
         "--model",
-        default=default,
-        required=default is None,
-        show_default=default is not None,
+        **presence,
         metavar="NAME|FILE",
         help="Name listed by `dynamicvis models`, or a model file.",
     )

@@ -67,3 +67,10 @@ for arguments in (["--help"], ["predict", "--help"], ["models", "--help"]):
 assert not {"torch", "rasterio", "pyogrio", "mmdet"} & set(sys.modules), "eager import"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arguments", [("embed", "a.tif"), ("change", "a.tif", "b.tif")])
+def test_a_command_without_a_default_model_asks_for_one(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(dynamicvis, [*arguments, "-o", "out"])
+    assert result.exit_code == 2
+    assert "Missing option '--model'" in result.stderr
