@@ -354,6 +354,7 @@ _CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _STAND_INS: list[Any] = [
     (_Dropped, "argparse.Namespace"),
     (_Dropped, "builtins.getattr"),
+    *((_Dropped, f"{module}.{kind}Path") for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
     (_History, "mmengine.logging.history_buffer.HistoryBuffer"),
     (_Dtype, "numpy.dtype"),
     (_Array, "numpy.ndarray"),

@@ -170,10 +170,10 @@ class ModelCard:
     def _number_problems(self) -> Iterator[str]:
         for field in ("mean", "std", "value_range"):
             value = getattr(self, field)
-            if not isinstance(value, tuple) or not all(map(_is_number, value)):
+            if not isinstance(value, tuple) or not all(map(is_number, value)):
                 yield f"{field} must be a list of finite numbers"
         for field in ("gsd", "score_threshold", "scale"):
-            if not _is_number(getattr(self, field)):
+            if not is_number(getattr(self, field)):
                 yield f"{field} must be a finite number"
         for field in ("tile", "overlap") if self.background is None else ("tile", "overlap", "background"):
             value = getattr(self, field)
@@ -182,7 +182,7 @@ class ModelCard:
         if not isinstance(self.clip, bool):
             yield "clip must be true or false"
         if not isinstance(self.metrics, dict) or not all(
-            _is_name(name) and _is_number(value) for name, value in self.metrics.items()
+            _is_name(name) and is_number(value) for name, value in self.metrics.items()
         ):
             yield "metrics must hold finite numbers by name"
 
@@ -191,7 +191,8 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and is_plain(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a card may hold a value as a number: a finite one, no boolean, and not astronomically large."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return math.isfinite(value) and abs(value) <= _LARGEST_NUMBER if isinstance(value, float) else abs(value) <= 10**15

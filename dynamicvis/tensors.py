@@ -29,6 +29,8 @@ def weight_problem(name: str, value: torch.Tensor, like: torch.Tensor | None = N
         return f"has type {str(value.dtype).removeprefix('torch.')}, needed is {str(like.dtype).removeprefix('torch.')}"
     if value.is_complex() or (value.dtype == torch.bool and like is not None and like.dtype != torch.bool):
         return f"has type {str(value.dtype).removeprefix('torch.')}, which no weight has"
+    if like is not None and like.numel() and not value.numel():
+        return "holds no values"
     if not value.is_floating_point() or not value.numel():
         return None
     # Both ends are NaN where any value is. In float32, since 8-bit floats cannot be compared.

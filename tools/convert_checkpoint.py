@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(convert_reference(options.source, options.out))
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"written to {options.out}")

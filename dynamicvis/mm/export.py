@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import json
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dynamicvis.checkpoint import CheckpointError, read_tensors
 from dynamicvis.files import read_text
-from dynamicvis.model_card import ModelCard, ModelFileError, save_model
+from dynamicvis.model_card import ModelCard, ModelFileError, is_number, save_model
 
 _logger = logging.getLogger(__name__)
 
@@ -61,9 +60,7 @@ def export_model(
         ModelFileError: the config lacks card values or builds what a model file may not, see
             `dynamicvis.model_config`; or the checkpoint cannot be read, lacks the backbone or holds NaN.
     """
-    config = Config.fromfile(config_path)
-    if "model_card" not in config:
-        raise ModelFileError(f"{config_path} has no model_card, a dictionary of what its other settings do not say")
+    config = _config(config_path)
     given: dict[str, Any] = config.model_card.to_dict()
     for field in ("description", "training_data", "license"):
         if isinstance(given.get(field), str):
@@ -93,6 +90,19 @@ def export_model(
     return card
 
 
+def _config(path: str | Path) -> Config:
+    try:
+        config = Config.fromfile(path)
+    except SyntaxError as error:
+        raise ModelFileError(f"{path} is no config ({error})") from error
+    if not isinstance(config.get("model_card"), Mapping):
+        raise ModelFileError(f"{path} has no model_card, a dictionary of what its other settings do not say")
+    for name, kind in (("model", "a dictionary of the architecture"), ("test_dataloader", "the data of the tests")):
+        if not isinstance(config.get(name), Mapping):
+            raise ModelFileError(f"{path} has no {name}, {kind}; give the config that the checkpoint was trained with")
+    return config
+
+
 def _figures(path: Path) -> dict[str, float]:
     """Metrics, less those at thresholds chosen on the split itself, which say nothing about other data.
 
@@ -100,18 +110,14 @@ def _figures(path: Path) -> dict[str, float]:
     """
     try:
         metrics = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is no JSON; give the metrics.json of tools/test.py") from error
     if not isinstance(metrics, dict):
         raise ModelFileError(f"{path} holds no figures by name; give the metrics.json of tools/test.py")
     return {
         name: value
         for name, value in metrics.items()
-        if "best_" not in name
-        and "balanced_" not in name
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+        if "best_" not in name and "balanced_" not in name and is_number(value)
     }
 
 
@@ -164,7 +170,7 @@ def _without_files(values: Any) -> Any:
 def _is_pretrained(value: Any) -> bool:
     """Whether an ``init_cfg``, or one of several, reads a file."""
     parts = value if isinstance(value, list | tuple) else [value]
-    return any(isinstance(part, dict) and part.get("type") == "Pretrained" for part in parts)
+    return any(isinstance(part, dict) and (part.get("type") == "Pretrained" or "checkpoint" in part) for part in parts)
 
 
 def _used(state: Mapping[str, Tensor], task: str, checkpoint: str | Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,10 @@ def test_history_of_a_run_is_dropped_and_other_objects_are_refused(tmp_path: Pat
     torch.save(content, tmp_path / "run.pth")
     assert not load_checkpoint(create_backbone("test_nano"), tmp_path / "run.pth").missing
 
-    torch.save(content | {"more": Path("x")}, tmp_path / "odd.pth")
+    torch.save(content | {"hyper_parameters": argparse.Namespace(data=Path("x"))}, tmp_path / "paths.pth")
+    assert not load_checkpoint(create_backbone("test_nano"), tmp_path / "paths.pth").missing
+
+    torch.save(content | {"more": Fraction(1, 2)}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"odd\.pth holds objects other than tensors"):
         load_checkpoint(backbone, tmp_path / "odd.pth")
 
@@ -207,6 +211,7 @@ def test_two_models_in_one_file_are_not_mixed(tmp_path: Path) -> None:
         (lambda value: value.to(torch.int8), "pos_embed has type int8, needed is float32"),
         (lambda value: value > 0, "pos_embed has type bool, needed is float32"),
         (lambda value: value.to(torch.complex64), "pos_embed has type complex64"),
+        (lambda value: value[:, :0], "pos_embed holds no values"),
         (lambda value: value.to_sparse(), "pos_embed is no plain tensor"),
         (lambda value: value.to("meta"), "pos_embed is no plain tensor"),
         (lambda value: torch.zeros(1).expand(10**9), "pos_embed claims more values than the file holds"),
@@ -272,7 +277,7 @@ class _Runs:
         lambda mark: _Runs(eval, f"open({str(mark)!r}, 'w')"),
         lambda mark: _Runs(open, str(mark), "w"),
         lambda mark: np.array([_Runs(os.system, f"touch {mark}")], dtype=object),
-        lambda mark: Path(mark),
+        lambda mark: Fraction(1, 2),
     ],
 )
 @pytest.mark.parametrize("read", [read_checkpoint, read_tensors])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def test_what_half_precision_cannot_hold_keeps_its_values(checkpoint: Path, capl
     ("content", "message"),
     [
         ({"state_dict": {"backbone.x": torch.tensor([1.0, float("nan")])}}, "'x' is not written: backbone.x holds NaN"),
-        ({"state_dict": {"backbone.x": torch.ones(1)}, "more": Path("x")}, "which could run code.*python -c"),
+        ({"state_dict": {"backbone.x": torch.ones(1)}, "more": Fraction(1, 2)}, "which could run code.*python -c"),
         ({"meta": 1}, "holds no tensors"),
     ],
 )
@@ -220,3 +221,33 @@ def test_figures_that_are_no_numbers_and_lines_of_text_do_not_reach_the_card(che
     metrics.write_text("AP 0.5")
     with pytest.raises(ModelFileError, match=r"metrics\.json is no JSON"):
         export(path, checkpoint, metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model_card = dict(", "is no config"),
+        ("model_card = 3", "has no model_card"),
+        ("model_card = dict()", "has no model, a dictionary"),
+        ("model_card = dict()\nmodel = dict(type='FCOS')", "has no test_dataloader"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(text: str, message: str, checkpoint: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(text)
+    with pytest.raises(ModelFileError, match=message):
+        export(config, checkpoint)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("[" * 5000, None), (f'{{"AP": 0.5, "huge": {10**400}}}', {"AP": 0.5})])
+def test_figures_that_no_card_can_hold(
+    text: str, expected: dict[str, float] | None, checkpoint: Path, tmp_path: Path
+) -> None:
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text(text)
+    config = CONFIGS / "building_extraction/dynamicvis-nano_upernet_whu-building.py"
+    if expected is None:
+        with pytest.raises(ModelFileError, match="is no JSON"):
+            export(config, checkpoint, metrics=metrics)
+    else:
+        assert export(config, checkpoint, metrics=metrics).metrics == expected

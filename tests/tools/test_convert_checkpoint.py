@@ -87,6 +87,15 @@ def test_classifier_keeps_its_head_and_moves_its_norm(reference, tmp_path, capsy
     }  # fmt: skip
 
 
+def test_an_output_that_cannot_be_written_is_named(reference, tmp_path, capsys):
+    torch.save({"state_dict": reference}, tmp_path / "in.pth")
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "file").touch()
+    for out in ("folder.pth", "file/out.pth"):
+        assert convert([str(tmp_path / "in.pth"), str(tmp_path / out)]) == 1
+        assert out.split("/")[0] in capsys.readouterr().err
+
+
 def test_what_matches_little_is_an_error_and_writes_nothing(reference, tmp_path, capsys):
     def error_of(state_dict: dict[str, torch.Tensor], out: str = "out.pth") -> str:
         torch.save({"state_dict": state_dict}, tmp_path / "in.pth")
