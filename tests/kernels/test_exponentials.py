@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from dynamicvis_kernels._exponentials import exp2, sigmoid, softplus
+from dynamicvis_kernels._exponentials import _SPLITS, exp2, sigmoid, softplus
 from dynamicvis_kernels._simd import lane_count, load, store
 from numba import njit
 
@@ -34,13 +34,16 @@ def test_exp2_follows_numpy(dtype: type) -> None:
     values[:300] = np.linspace(-1, 1, 300)
     # In float32 the polynomial's error, 2e-7, and roundings; in float64 a few roundings of terms below 1.
     bound = 2e-7 + np.finfo(dtype).eps if dtype == np.float32 else 4 * np.finfo(dtype).eps
-    np.testing.assert_allclose(apply(exp2, values), np.exp2(values.astype(np.longdouble)), rtol=bound, atol=0)
+    exact = np.exp2(values.astype(np.longdouble))
+    if dtype == np.float32 and _SPLITS:  # x + 1/2 is rounded
+        bound = bound + np.where(values > 0, np.log(2) / 2 * np.spacing(values + dtype(0.5)), 0)
+    assert (np.abs(apply(exp2, values) - exact) <= bound * exact).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exp2_of_whole_numbers_is_exact(dtype: type) -> None:
-    values = np.arange(-126, 128).astype(dtype)
-    assert (apply(exp2, values) == np.exp2(values)).all()
+    numbers = np.arange(-126, 128)
+    assert (apply(exp2, numbers.astype(dtype)) == np.ldexp(dtype(1), numbers)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
