@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from dynamicvis.text import is_hidden_character
 # pyogrio, by which GeoPandas opens vector files, takes these for a part of an address and finds no file.
 _NOT_OPENED = set("/\\;!")
 _NOT_ON_WINDOWS = set('<>:"|?*')
+# Name of a draft of `replacing`: a dot and a random UUID, of version 4.
+_DRAFT = re.compile(r"\.[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.I)
 
 
@@ -83,6 +85,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path, suffixes: Collection[str]) -> None:
+    """Remove what `replacing` was writing in a folder when its process was killed.
+
+    Only while nothing else writes there. A draft is told by its name, which is a random identifier behind a dot.
+
+    Args:
+        folder: to look in, not below.
+        suffixes: of the files that are written there.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _DRAFT.fullmatch(path.stem) and path.suffix in suffixes and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

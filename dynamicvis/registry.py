@@ -114,6 +114,8 @@ HOOKS = LazyRegistry(
     "hook",
     root.HOOKS,
     {
+        "CheckpointHook": "checkpoints",
+        "FiniteLossHook": "hooks",
         "IterationSeedHook": "reproducible",
         "SkippedImagesHook": "loading",
     },

@@ -11,6 +11,7 @@ from dynamicvis.mm import mmcv_ops, patches
 mmcv_ops.install()
 patches.disable_broken_multimodal()
 patches.find_shipped_configs()
+patches.read_checkpoints_as_data()
 
 from dynamicvis.mm.backbone import DynamicVis  # noqa: E402 - mmcv.ops must be in place before anything imports it
 from dynamicvis.mm.hooks import RouterBalanceHook, RouterNoiseHook  # noqa: E402

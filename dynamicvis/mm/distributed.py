@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dynamicvis.backbone.block import SelectiveBlock
+from dynamicvis.mm.checkpoints import inner_model
+from dynamicvis.mm.runner import Runner
 from dynamicvis.registry import MODEL_WRAPPERS, RUNNERS
 
 
@@ -91,7 +92,7 @@ class FullySharded(nn.Module):
 
 @RUNNERS.register_module()
 class ShardedRunner(Runner):
-    """MMEngine's runner whose checkpoints are whole where the model is sharded, as those of any other run."""
+    """The runner whose checkpoints are whole where the model is sharded, as those of any other run."""
 
     def _init_model_weights(self) -> None:
         # A sharded model was initialised before it was sharded.
@@ -100,7 +101,7 @@ class ShardedRunner(Runner):
 
     def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         """Gather what is sharded in all processes, and write it in the first one."""
-        model = _inner(self.model)
+        model = inner_model(self.model)
         whole_model = _whole(model.state_dict())
         whole_optimizer = _whole(self.optim_wrapper.state_dict())
         if is_main_process():
@@ -114,7 +115,7 @@ class ShardedRunner(Runner):
             self._shard(arguments["checkpoint"])
 
     def _shard(self, checkpoint: dict[str, Any]) -> None:
-        model = _inner(self.model)
+        model = inner_model(self.model)
         own, state = model.state_dict(), checkpoint.get("state_dict", checkpoint)
         for name, value in own.items():
             if name in state:
@@ -132,10 +133,6 @@ def _average_gradient(parameter: Tensor) -> None:
     assert parameter.grad is not None
     distributed.all_reduce(parameter.grad)
     parameter.grad /= distributed.get_world_size()
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return cast("nn.Module", model.module) if is_model_wrapper(model) else model
 
 
 def _whole(content: Any) -> Any:

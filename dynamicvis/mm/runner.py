@@ -9,12 +9,18 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import mmengine.hooks
+import mmengine.runner
 from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.hooks.test_time_aug_hook import PrepareTTAHook
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, RUNNERS
 
+from dynamicvis.checkpoint import CheckpointError, printable
+from dynamicvis.files import replacing
+from dynamicvis.mm.checkpoints import CheckpointHook, inner_model, loading_into
 from dynamicvis.mm.errors import ConfigError
+from dynamicvis.mm.hooks import FiniteLossHook
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +66,79 @@ def build_config(options: argparse.Namespace) -> Config:
     return config
 
 
-def build_runner(config: Config) -> Runner:
-    """MMEngine runner, or the one that the config's ``runner_type`` names."""
+class Runner(mmengine.runner.Runner):
+    """MMEngine's runner of any config, with checkpoints and losses that are looked after.
+
+    `CheckpointHook` takes the place of MMEngine's, with the same settings, and `FiniteLossHook` is there without being
+    named. What is loaded must fit: for a test every parameter of the model must come from the checkpoint.
+    """
+
+    _everything = False
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Register the default hooks, and the one for losses where it is not among them."""
+        super().register_default_hooks(hooks)
+        if not any(isinstance(hook, FiniteLossHook) for hook in self.hooks):
+            self.register_hook(FiniteLossHook())
+
+    def register_hook(self, hook: Hook | dict[str, Any], priority: Any = None) -> None:
+        """Register a hook; where a config names MMEngine's for checkpoints, it is this package's."""
+        if isinstance(hook, dict) and _is_stock(hook.get("type")):
+            hook = {**hook, "type": CheckpointHook}
+        super().register_hook(hook, priority)
+
+    def load_checkpoint(self, filename: str, *arguments: Any, **options: Any) -> Any:
+        """Load weights that fit the model.
+
+        Raises:
+            CheckpointError: they are missing, damaged, of another model, NaN or infinite, or hold code.
+        """
+        everything = self._everything or self._resume
+        with loading_into(inner_model(self.model), f"checkpoint {filename}", everything=everything):
+            return super().load_checkpoint(filename, *arguments, **options)
+
+    def resume(self, filename: str, *arguments: Any, **options: Any) -> None:
+        """Go on with the run that a checkpoint holds.
+
+        Raises:
+            CheckpointError: see `load_checkpoint`; or its optimizer or schedule are of another config.
+        """
+        try:
+            super().resume(filename, *arguments, **options)
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"the run of checkpoint {filename} cannot go on ({type(error).__name__}: {printable(str(error))}); "
+                "resume with the config that it was trained with, or take its weights alone by load_from"
+            ) from error
+
+    def val(self) -> dict[str, float]:
+        """Validate a whole model."""
+        self._everything = True
+        return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test a whole model."""
+        self._everything = True
+        return super().test()
+
+
+def _is_stock(kind: Any) -> bool:
+    stock = mmengine.hooks.CheckpointHook
+    return kind is stock or (isinstance(kind, str) and kind.endswith("CheckpointHook") and HOOKS.get(kind) is stock)
+
+
+def build_runner(config: Config) -> mmengine.runner.Runner:
+    """The runner of a config, or the one that its ``runner_type`` names."""
     from dynamicvis.mm.distributed import prepare_processes
 
     prepare_processes(config)
-    return RUNNERS.build(config) if "runner_type" in config else Runner.from_cfg(config)
+    stock = config.get("runner_type", "Runner") in ("Runner", "mmengine.Runner")
+    return Runner.from_cfg(config) if stock else RUNNERS.build(config)
 
 
-def train(options: argparse.Namespace) -> Runner:
+def train(options: argparse.Namespace) -> mmengine.runner.Runner:
     """Train from the options of ``tools/train.py``."""
     config = build_config(options)
     if options.resume is not None:
@@ -88,19 +158,20 @@ def test(options: argparse.Namespace) -> dict[str, Any]:
         PredictionError: the predictions are of a kind that cannot be written.
     """
     config = build_config(options)
-    config.load_from = options.checkpoint
+    config.load_from, config.resume = options.checkpoint, False
     runner = _with_flips(config) if options.tta else build_runner(config)
     with _predictions(runner, options):
         metrics = runner.test()
     path = Path(config.work_dir) / "metrics.json"
-    path.write_text(json.dumps(metrics, indent=2, default=lambda value: value.tolist()) + "\n")
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(metrics, indent=2, default=lambda value: value.tolist()) + "\n")
     print(f"metrics written to {path}")
     if options.out is not None:
         print(f"predictions and sheet.png written to {options.out}")
     return metrics
 
 
-def _with_flips(config: Config) -> Runner:
+def _with_flips(config: Config) -> mmengine.runner.Runner:
     """Runner whose test merges several views of each image."""
     missing = [name for name in ("tta_model", "tta_pipeline") if name not in config]
     if missing:
@@ -112,7 +183,7 @@ def _with_flips(config: Config) -> Runner:
     return runner
 
 
-def _predictions(runner: Runner, options: argparse.Namespace) -> AbstractContextManager[None]:
+def _predictions(runner: mmengine.runner.Runner, options: argparse.Namespace) -> AbstractContextManager[None]:
     if options.out is None:
         return nullcontext()
     from dynamicvis.mm.predictions import writing_predictions

@@ -4,8 +4,11 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1),
+    # A checkpoint is whole or absent, and the one before goes after it is.
+    checkpoint=dict(type="dynamicvis.CheckpointHook", interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    # NaN in the loss stops a run.
+    finite_loss=dict(type="dynamicvis.FiniteLossHook"),
     skipped_images=dict(type="dynamicvis.SkippedImagesHook"),
 )
 env_cfg = dict(
