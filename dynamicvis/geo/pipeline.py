@@ -410,6 +410,7 @@ class _Prepared:
         options = settings.creation_options
         layer = layer_name(outputs.stem)
         self._task = make_task(Scenery(scene, ground, before, card, self._grid, outputs.staged, layer, tags, options))
+        self._task.check()
         for spec in self._task.written:
             check_creation_options(spec, options)
 
@@ -516,7 +517,8 @@ class _Prepared:
             raise Hopeless(
                 f"{self._scene.path} has no pixel with data (NoData everywhere); there is nothing to find in it"
             )
-        return {"counts": self._task.write(work, staging), "tiles": tiles, "notes": list(self._notes(work))}
+        counts = self._task.write(work, staging)
+        return {"counts": counts, "tiles": tiles, "notes": [*self._notes(work), *self._task.notes]}
 
     def _notes(self, work: Work) -> Iterator[str]:
         """Sentences on what the tiles gave."""

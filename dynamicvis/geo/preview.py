@@ -21,7 +21,6 @@ from PIL import Image
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer
-from dynamicvis.geo.projection import areas
 from dynamicvis.geo.rendering import (
     RAMP,
     class_indices,
@@ -32,7 +31,9 @@ from dynamicvis.geo.rendering import (
     share_text,
     value_picture,
 )
-from dynamicvis.geo.vectors import Features
+from dynamicvis.geo.scene.ground import Ground as OnGround
+from dynamicvis.geo.scene.place import Place
+from dynamicvis.geo.vectors import Features, round_areas
 from dynamicvis.model_card import ModelCard
 
 MOST_OBJECTS = 10_000  # drawn; a browser keeps up with them
@@ -136,7 +137,7 @@ def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[
     shapes, ids, counts = _largest(layer, len(card.classes))
     measured: list[float | None] = [None] * len(shapes)
     if scene.crs is not None:
-        measured = areas(shapes.polygons, scene.affine, scene.crs, scene.path).round(3).tolist()
+        measured = _areas(shapes, scene)
     polygons = shapely.simplify(shapes.polygons, tolerance)
     while shapely.get_num_coordinates(polygons).sum() > _MOST_POINTS:
         tolerance *= 2
@@ -163,6 +164,13 @@ def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[
             )
         ],
     }
+
+
+def _areas(shapes: Features, scene: Ground) -> list[float | None]:
+    """Square metres; None of what reaches beyond the globe."""
+    place = Place(scene.crs, scene.affine, scene.path, (scene.height, scene.width))
+    found = round_areas(OnGround(shapes.polygons, place).areas)
+    return [None if math.isnan(area) else area for area in found.tolist()]
 
 
 def _largest(layer: ObjectLayer, classes: int) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:

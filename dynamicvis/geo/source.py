@@ -16,7 +16,6 @@ from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.projection import box_corners, polygon_areas
 from dynamicvis.geo.reading import (
     DEFAULT_CACHE,
     Handles,
@@ -27,6 +26,8 @@ from dynamicvis.geo.reading import (
     without_warnings,
 )
 from dynamicvis.geo.scene.fingerprint import fingerprint
+from dynamicvis.geo.scene.ground import pixel_size
+from dynamicvis.geo.scene.place import Place
 from dynamicvis.geo.tiles import Extent
 from dynamicvis.geo.values import as_stored, is_sentinel, notes_on_values, scaled_bands, suits
 from dynamicvis.model_card import ModelCard
@@ -56,7 +57,8 @@ class Scene:
         bands: their numbers in the file, from 1.
         crs: coordinate reference system, None for a scene that is not georeferenced.
         affine: pixel (column, row) of the scene to map (x, y); the identity for a scene that is not georeferenced.
-        gsd: edge of a pixel in the middle of the scene, metres; None for a scene that is not georeferenced.
+        gsd: edge of a pixel in the middle of the scene, metres, on the celestial body or the plane of its CRS; None for
+            a scene that is not georeferenced, or whose pixels have no place there.
         card: as given.
         dtypes: numpy's name of the type of each band read.
         descriptions: name of each band read, or None.
@@ -80,7 +82,8 @@ class Scene:
 
     Raises:
         GeoError: no raster or a damaged one, bands that do not exist or do not suit the card, values that do not,
-            bounds outside the raster, positions by ground control points or RPCs only, a CRS with no place on Earth.
+            bounds outside the raster, positions by ground control points or RPCs only, with a card a CRS or affine that
+            gives the pixels no place.
     """
 
     def __init__(
@@ -424,19 +427,27 @@ class Scene:
         self.gsd = self._measure_gsd()
 
     def _measure_gsd(self) -> float | None:
+        """Edge of a pixel; with a card, a place where no results can be is refused."""
         if self.crs is None:
             return None
-        column, row = self.width // 2, self.height // 2
-        pixel = box_corners(np.array([[column, row, column + 1, row + 1]], np.float64), self.affine)
-        return float(np.sqrt(polygon_areas(pixel, self.crs, self.path)[0]))
+        place = Place(self.crs, self.affine, self.path, (self.height, self.width))
+        try:
+            place.check()
+            return pixel_size(place)
+        except GeoError:
+            if self.card is not None:
+                raise
+            return None
 
     def _collect_notes(self, dataset: Any) -> list[str]:
         notes = []
-        if self.gsd is None:
+        if self.crs is None:
             notes.append(
                 f"{self.path} has no CRS or no affine: the vector files hold pixel coordinates (x = column, y = row, "
                 "from the top left corner) and no areas"
             )
+        elif self.gsd is None:
+            notes.append(f"{self.path} has a CRS and an affine that give its pixels no place on a globe, and no size")
         elif self.card and not 1 / _GSD_FACTOR <= self.gsd / self.card.gsd <= _GSD_FACTOR:
             notes.append(
                 f"{self.path} has pixels of {self.gsd:.3g} m, but model '{self.card.name}' learned from pixels of "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dynamicvis.geo.preview import write_preview
 from dynamicvis.geo.products import RasterSpec
 from dynamicvis.geo.quicklook import write_quicklook
 from dynamicvis.geo.tiles import Grid, Tile, cell_grid, tile_grid
-from dynamicvis.geo.vectors import Features, Place, box_features, write_vectors
+from dynamicvis.geo.vectors import Features, Place, box_features, check_place, write_vectors
 from dynamicvis.geo.work import Work
 from dynamicvis.model_card import ModelCard
 
@@ -59,10 +59,10 @@ class Scenery:
     tags: Mapping[str, str]
     creation_options: Mapping[str, str]
 
-    @property
+    @cached_property
     def place(self) -> Place:
         """Where it is on the map."""
-        return Place(self.scene.crs, self.scene.affine, self.scene.path)
+        return Place(self.scene.crs, self.scene.affine, self.scene.path, (self.scene.height, self.scene.width))
 
 
 class Task:
@@ -71,6 +71,7 @@ class Task:
     Attributes:
         kind: what a feature of its vector files is.
         source: what its class probabilities are called among the model's answers.
+        notes: sentences for the user about what `write` has written.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Task:
 
     def __init__(self, scenery: Scenery) -> None:
         self.scenery = scenery
+        self.notes: list[str] = []
 
     @property
     def rasters(self) -> list[RasterSpec]:
@@ -88,6 +90,15 @@ class Task:
     def written(self) -> list[RasterSpec]:
         """All rasters that become files."""
         return self.rasters
+
+    def check(self) -> None:
+        """Refuse a scene that lies where its files cannot hold it, before any work.
+
+        Raises:
+            GeoError: as above.
+        """
+        if self.scenery.scene.crs is not None:
+            check_place(self.scenery.place, self.scenery.outputs.vectors)
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         """Write all files into a folder, once every tile is done; returns the number of features by class."""
@@ -137,6 +148,11 @@ class Task:
     def _selection_target(self, staging: Path) -> dict[Path, RasterSpec]:
         outputs = self.scenery.outputs
         return {staging / outputs.selection_name: self._selection()} if outputs.selection else {}
+
+    def _write_vectors(self, path: Path, batches: Iterable[Features], *, multi: bool = False) -> None:
+        scenery = self.scenery
+        classes = scenery.card.classes or ("",)
+        write_vectors(path, batches, scenery.place, classes, multi=multi, layer=scenery.layer, notes=self.notes)
 
     def _write_pictures(self, staging: Path, layer: Layer) -> None:
         scenery, outputs = self.scenery, self.scenery.outputs
@@ -199,9 +215,7 @@ class Objects(Task):
             features = Features(kept.polygons, kept.labels, kept.scores)
         batches = [_part(features, start) for start in range(0, len(features), _BATCH)]
         for suffix in outputs.vectors:
-            path = staging / outputs.name(suffix)
-            classes = scenery.card.classes
-            write_vectors(path, batches, scenery.place, classes, multi=masked, layer=scenery.layer)
+            self._write_vectors(staging / outputs.name(suffix), batches, multi=masked)
         self._write_pictures(staging, ObjectLayer(batches, filled=masked))
         return self._named(Counter(kept.labels.tolist()))
 
@@ -221,7 +235,7 @@ class ClassMap(Task):
         return rasters
 
     def write(self, work: Work, staging: Path) -> dict[str, int]:
-        scenery, outputs, card = self.scenery, self.scenery.outputs, self.scenery.card
+        outputs, card = self.scenery.outputs, self.scenery.card
         folder = staging if RASTER in outputs.suffixes else work.folder
         classes, confidence = folder / outputs.name(RASTER), work.folder / f"{outputs.stem}-confidence.tif"
         targets = {classes: self._classes(), **self._selection_target(staging)}
@@ -232,8 +246,7 @@ class ClassMap(Task):
         pixels = self._write_maps(work, targets)["classes"]
         polygons = _Regions(classes, confidence, set() if card.background is None else {card.background})
         for suffix in outputs.vectors:
-            path = staging / outputs.name(suffix)
-            write_vectors(path, polygons, scenery.place, card.classes, layer=scenery.layer)
+            self._write_vectors(staging / outputs.name(suffix), polygons)
         hidden = () if card.background is None else (card.background,)
         self._write_pictures(staging, ClassLayer(classes, hidden, pixels[: len(card.classes)].tolist()))
         return self._named(polygons.counts) if outputs.vectors else {}
@@ -263,10 +276,8 @@ class Cells(Task):
         if outputs.scores:
             self._write_cells(work, staging / outputs.scores_name, self._scores())
         features = _CellFeatures(scenery.grid, work, embedding=self._is_embedding)
-        classes = scenery.card.classes or ("",)
         for suffix in outputs.vectors:
-            path = staging / outputs.name(suffix)
-            write_vectors(path, features, scenery.place, classes, layer=scenery.layer)
+            self._write_vectors(staging / outputs.name(suffix), features)
         self._write_pictures(staging, self._layer(raster))
         counts: Counter[int] = Counter()
         if not self._is_embedding:

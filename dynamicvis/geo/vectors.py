@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,10 +20,16 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.projection import areas, project, to_map
+from dynamicvis.geo.scene.ground import Ground, decimals_of
+from dynamicvis.geo.scene.place import Place, to_map
+from dynamicvis.geo.scene.surface import Plane
 
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _ROW_GROUP = 65536  # rows of a row group of GeoParquet, at most but for a larger batch
 _ROW_GROUP_BYTES = 1 << 26
 # GeoPackage holds the time of its last change. A fixed one keeps equal results equal byte for byte.
@@ -54,20 +61,10 @@ class Features:
     def __len__(self) -> int:
         return len(self.polygons)
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where the pixels of a scene are.
-
-    Attributes:
-        crs: rasterio CRS; None for a scene without one, whose vectors then hold pixel coordinates and no areas.
-        affine: pixel (column, row) to map (x, y).
-        name: the scene's file, for messages.
-    """
-
-    crs: Any
-    affine: Any
-    name: str
+    def take(self, chosen: NDArray[Any]) -> Features:
+        """Those that a mask or index array (M,) chooses."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return Features(self.polygons[chosen], self.labels[chosen], self.scores[chosen], columns)
 
 
 def box_features(boxes: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Features:
@@ -84,15 +81,20 @@ def write_vectors(
     *,
     multi: bool = False,
     layer: str | None = None,
+    notes: list[str] | None = None,
 ) -> int:
     """Write polygons in the format that the suffix names, a batch in memory at a time.
 
     ``.gpkg``, ``.fgb`` and ``.parquet`` (GeoParquet 1.1) hold the scene's CRS; ``.geojson`` follows RFC 7946:
-    EPSG:4326, longitude first, 7 decimals, cut at the antimeridian. Attributes are ``id`` (1 to N in the order given),
-    ``class``, ``score`` (4 decimals), ``area_m2`` (on the ellipsoid, 3 decimals) and the batches' own columns. A scene
-    without a CRS gives pixel coordinates and null areas. The features of FlatGeobuf are sorted by place,
-    for its index. Beside the batch, GDAL keeps some 300 bytes per feature of ``.fgb`` and ``.geojson``, and the index
-    of ``.gpkg`` up to a bound of its own; ``.parquet`` keeps nothing. Equal input gives equal bytes.
+    EPSG:4326, longitude first, 7 decimals or as many as an eightieth of a pixel needs, cut at the antimeridian, along
+    the parallel of 90 degrees around a pole, with further points where an edge is curved by more than a fiftieth of a
+    pixel. Attributes are ``id`` (1 to N in the order given), ``class``, ``score`` (4 decimals), ``area_m2`` (on the
+    ellipsoid; 3 decimals, below 1 four digits) and the batches' own columns. A scene without a CRS gives pixel
+    coordinates and null areas. What reaches beyond the part of the map that lies on the globe, such as a pixel at the
+    rim of a full disk, has no area; in GeoJSON it is clipped to that part, or left out if nothing remains. The features
+    of FlatGeobuf are sorted by place, for its index. Beside the batch, GDAL keeps some 300 bytes per feature of
+    ``.fgb`` and ``.geojson``, and the index of ``.gpkg`` up to a bound of its own; ``.parquet`` keeps nothing. Equal
+    input gives equal bytes.
 
     The file appears when it is whole: after an error, a file of an earlier run is as it was.
 
@@ -103,12 +105,13 @@ def write_vectors(
         classes: names that the labels point to.
         multi: declare and write multipolygons, also for polygons of one part. Needed when some have more.
         layer: what the layer is called, where the format has a name for it; by default after the file, by `layer_name`.
+        notes: sentences on what has no area, or is clipped or left out, are added to it.
 
     Returns:
         Number of polygons written.
 
     Raises:
-        GeoError: an unknown suffix, coordinates outside the CRS's area, vectors in a format that cannot hold them, or
+        GeoError: an unknown suffix, a CRS that the format cannot hold, vectors in a format that cannot hold them, or
             the file cannot be written.
         ValueError: polygons of several parts without ``multi``.
     """
@@ -134,6 +137,8 @@ def write_vectors(
             staged.replace(path)
     except OSError as error:
         raise _cannot_be_written(path, error.strerror or error) from error
+    if notes is not None:
+        notes += [note for note in stream.notes() if note not in notes]
     return stream.count
 
 
@@ -161,6 +166,39 @@ def _as_gdal_reads(path: Path) -> Iterator[Path]:
         yield Path(other) / "folder" / path.name
 
 
+def check_place(place: Place, suffixes: Sequence[str]) -> None:
+    """Refuse a place that vectors cannot be written for, by making some of it in every format, in memory.
+
+    Args:
+        place: of the scene, with its shape.
+        suffixes: of the formats.
+
+    Raises:
+        GeoError: the CRS has no surface or no point of the scene an image on it, or a format cannot hold the CRS.
+    """
+    place.check()
+    height, width = place.shape or (1, 1)
+    whole = box_features(np.array([[0, 0, width, height]], np.float64), np.ones(1), np.zeros(1, np.int64))
+    for suffix in suffixes:
+        path = Path(f"{Path(place.name).stem}{suffix}")
+        if suffix == ".geojson":
+            _refuse_other_surfaces(path, place)
+        stream = _Stream([whole], place, ("",), False, path, "layer")
+        stream.lonlat = suffix == ".geojson"
+        try:
+            if suffix in _DRIVERS:
+                _write_gdal(BytesIO(), _DRIVERS[suffix], stream, {})
+            else:
+                json.dumps(_geo_metadata(stream, _CORNERS))
+        except (RuntimeError, CPLE_BaseError, CRSError) as error:
+            if stream.error is not None:
+                raise stream.error from None
+            raise GeoError(
+                f"{place.name}: the CRS '{place.surface.name}' cannot be written to {suffix} ({error}); choose another "
+                "format by --format or the suffix of --out"
+            ) from error
+
+
 class _Stream:
     """Batches of features as record batches of Arrow.
 
@@ -168,6 +206,7 @@ class _Stream:
         error: what the source of the batches raised.
         layer: what the layer is called.
         count, bounds, kinds: of the features handed out so far; bounds in map coordinates.
+        lonlat: hand out longitude and latitude, cut at the antimeridian, instead of map coordinates.
     """
 
     def __init__(
@@ -186,8 +225,10 @@ class _Stream:
         self.path = path
         self.layer = layer
         self.error: Exception | None = None
-        self.count = 0
+        self.count, self._next = 0, 1
         self.kinds: set[str] = set()
+        self.lonlat = False
+        self._clipped, self._left_out = 0, 0
         self.bounds: NDArray[np.float64] | None = None
         self._first = next(self._batches, None)
         further = {} if self._first is None else self._first.columns
@@ -203,41 +244,61 @@ class _Stream:
     def schema(self, *further: pa.Field) -> pa.Schema:
         return pa.schema([*self.fields, *further, pa.field("geometry", pa.binary())])
 
+    def notes(self) -> list[str]:
+        """Sentences on features that were not handed out as they are."""
+        notes = []
+        if self._clipped:
+            notes.append(
+                f"{self.place.name}: {self._clipped} of {self.count + self._left_out} features reach beyond the part "
+                "of the map that lies on the globe: their area_m2 is null, and GeoJSON holds the part of them that does"
+            )
+        if self._left_out:
+            notes.append(
+                f"{self.place.name}: {self._left_out} features have no part on the globe, or are too small for its "
+                "coordinates: GeoJSON leaves them out"
+            )
+        return notes
+
     def records(
-        self,
-        check: Callable[[NDArray[np.float64]], object] | None = None,
-        further: Callable[[NDArray[np.object_]], list[pa.Array]] | None = None,
+        self, further: Callable[[NDArray[np.object_]], list[pa.Array]] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Record batches; ``check`` sees all map coordinates (M, 2), ``further`` gives columns from polygons (N,)."""
+        """Record batches; ``further`` gives columns from polygons (N,)."""
         try:
             batch, self._first = self._first, None
             while batch is not None:
                 if len(batch):
-                    yield self._record(batch, check, further)
+                    yield self._record(batch, further)
                 batch = next(self._batches, None)
         except Exception as error:
             self.error = error
             raise
 
     def _record(
-        self,
-        batch: Features,
-        check: Callable[[NDArray[np.float64]], object] | None,
-        further: Callable[[NDArray[np.object_]], list[pa.Array]] | None,
+        self, batch: Features, further: Callable[[NDArray[np.object_]], list[pa.Array]] | None
     ) -> pa.RecordBatch:
         place = self.place
         measured = np.full(len(batch), np.nan)
+        ids = np.arange(self._next, self._next + len(batch))
+        self._next += len(batch)
+        polygons = None
         if place.crs is not None:
-            measured = areas(batch.polygons, place.affine, place.crs, place.name)
-        polygons = shapely.transform(batch.polygons, lambda points: to_map(points, place.affine))
-        polygons = shapely.orient_polygons(polygons)
-        if check is not None:
-            check(shapely.get_coordinates(polygons))
+            ground = Ground(batch.polygons, place)
+            measured = ground.areas
+            self._clipped += int(ground.clipped.sum())
+            if self.lonlat:
+                polygons = ground.polygons(decimals_of(place))
+                kept = ~shapely.is_empty(polygons)
+                if not kept.all():
+                    self._left_out += int((~kept).sum())
+                    polygons, measured, ids, batch = polygons[kept], measured[kept], ids[kept], batch.take(kept)
+        if polygons is None:
+            polygons = shapely.transform(batch.polygons, lambda points: to_map(points, place.affine))
+            polygons = shapely.orient_polygons(polygons)
         several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
         if self.multi:
             parts, owner = shapely.get_parts(polygons, return_index=True)
             polygons = shapely.multipolygons(parts, indices=owner, out=np.full(len(polygons), shapely.MultiPolygon()))
-        elif several.any():
+        elif several.any() and not self.lonlat:
             raise ValueError("polygons of several parts need multi=True")
         self.kinds.add("MultiPolygon" if self.multi else "Polygon")
         bounds = shapely.total_bounds(polygons)
@@ -245,10 +306,10 @@ class _Stream:
             bounds = np.array([*np.fmin(self.bounds[:2], bounds[:2]), *np.fmax(self.bounds[2:], bounds[2:])])
         self.bounds = bounds
         columns = [
-            pa.array(np.arange(self.count + 1, self.count + len(batch) + 1)),
+            pa.array(ids),
             pa.array(self._classes[batch.labels], pa.string()),
             _numbers(batch.scores.round(4)),
-            _numbers(measured.round(3)),
+            _numbers(round_areas(measured)),
             *(_numbers(batch.columns[column.name]) for column in self.fields[4:]),
             *(further(polygons) if further else []),
             pa.array(shapely.to_wkb(polygons), pa.binary()),
@@ -256,6 +317,16 @@ class _Stream:
         self.count += len(batch)
         names = [*(column.name for column in self.fields), *(["bbox"] if further else []), "geometry"]
         return pa.RecordBatch.from_arrays(columns, names)
+
+
+def round_areas(areas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Square metres (N,) to 3 decimals, and below 1 to four digits."""
+    size = np.abs(areas)
+    small = (size < 1) & (size > 0)
+    rounded = areas.round(3)
+    scale = 10.0 ** (3 - np.floor(np.log10(size[small])))
+    rounded[small] = np.round(areas[small] * scale) / scale
+    return rounded
 
 
 def _arrow_type(values: NDArray[Any]) -> pa.DataType:
@@ -277,41 +348,55 @@ def _write_geopackage(path: Path, stream: _Stream) -> None:
     date = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date or _NO_DATE})
     try:
-        _write_gdal(path, "GPKG", stream, {"GEOMETRY_NAME": "geom", **undefined_cartesian})
+        _write_gdal(path, _DRIVERS[".gpkg"], stream, {"GEOMETRY_NAME": "geom", **undefined_cartesian})
         _check_geopackage(path, stream)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
 
 
 def _write_flatgeobuf(path: Path, stream: _Stream) -> None:
-    _write_gdal(path, "FlatGeobuf", stream, {})
+    _write_gdal(path, _DRIVERS[".fgb"], stream, {})
     _check_flatgeobuf(path, stream.count)
 
 
 def _write_geojson(path: Path, stream: _Stream) -> None:
     place = stream.place
-
-    def check(points: NDArray[np.float64]) -> None:
-        project(points, place.crs, "EPSG:4326", place.name)
-
-    options = {"RFC7946": "NO" if place.crs is None else "YES", "COORDINATE_PRECISION": "7"}
-    _write_gdal(path, "GeoJSON", stream, options, None if place.crs is None else check)
+    decimals = 7
+    if place.crs is not None:
+        _refuse_other_surfaces(path, place)
+        stream.lonlat, decimals = True, decimals_of(place)
+    # Longitudes and latitudes are given as they are to be: what GDAL would do for RFC 7946 is done.
+    _write_gdal(path, _DRIVERS[".geojson"], stream, {"RFC7946": "NO", "COORDINATE_PRECISION": str(decimals)})
     _check_geojson(path)
 
 
+def _refuse_other_surfaces(path: Path, place: Place) -> None:
+    surface = place.surface
+    other = ", ".join(suffix for suffix in VECTOR_SUFFIXES if suffix != ".geojson")
+    if isinstance(surface, Plane):
+        reason = f"the CRS '{surface.name}' is a local (engineering) one without a place on the Earth"
+    elif surface.body:
+        reason = f"the CRS '{surface.name}' is of another celestial body ('{surface.body}') than the Earth"
+    else:
+        return
+    raise GeoError(
+        f"{path.name} cannot be written for {place.name}: GeoJSON holds longitude and latitude on the Earth, and "
+        f"{reason}; choose another format ({other}) by --format or the suffix of --out"
+    )
+
+
 def _write_gdal(
-    path: Path,
+    path: Path | BytesIO,
     driver: str,
     stream: _Stream,
     layer_options: dict[str, str],
-    check: Callable[[NDArray[np.float64]], object] | None = None,
 ) -> None:
     import pyogrio.raw
 
     if stream.vectors:
         raise GeoError(f"{stream.path.name} cannot hold the vectors of column '{stream.vectors[0]}'; name it .parquet")
-    crs = stream.place.crs
-    reader = pa.RecordBatchReader.from_batches(stream.schema(), stream.records(check))
+    crs = None if stream.lonlat else stream.place.crs
+    reader = pa.RecordBatchReader.from_batches(stream.schema(), stream.records())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         pyogrio.raw.write_arrow(
@@ -320,7 +405,7 @@ def _write_gdal(
             layer=stream.layer,
             driver=driver,
             geometry_name="geometry",
-            geometry_type="MultiPolygon" if stream.multi else "Polygon",
+            geometry_type="MultiPolygon" if stream.multi else "Unknown" if stream.lonlat else "Polygon",
             crs=None if crs is None else crs.to_wkt(version="WKT2_2019"),
             layer_options=layer_options,
         )
@@ -360,8 +445,7 @@ def _quoted(name: str) -> str:
 def _write_parquet(path: Path, stream: _Stream) -> None:
     from pyarrow import parquet
 
-    corners = ("xmin", "ymin", "xmax", "ymax")
-    bbox = pa.struct([pa.field(corner, pa.float64()) for corner in corners])
+    bbox = pa.struct([pa.field(corner, pa.float64()) for corner in _CORNERS])
 
     def boxes(polygons: NDArray[np.object_]) -> list[pa.Array]:
         columns = [pa.array(values) for values in shapely.bounds(polygons).T]
@@ -377,7 +461,7 @@ def _write_parquet(path: Path, stream: _Stream) -> None:
                 writer.write_table(pa.Table.from_batches(waiting, schema), _ROW_GROUP)
                 waiting = []
         writer.write_table(pa.Table.from_batches(waiting, schema), _ROW_GROUP)
-        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(stream, corners))})
+        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(stream, _CORNERS))})
 
 
 def _geo_metadata(stream: _Stream, corners: Sequence[str]) -> dict[str, Any]:

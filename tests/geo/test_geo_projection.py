@@ -96,6 +96,50 @@ def test_the_whole_globe() -> None:
     assert measure(shapely.box(0, 0, 360, 180), affine, "EPSG:4326") == pytest.approx(2 * POLAR_CAP, rel=1e-8)
 
 
-def test_points_off_the_earth_are_an_error() -> None:
-    with pytest.raises(GeoError, match=r"scene\.tif.*transformed to EPSG:6933"):
-        measure(shapely.box(0, 0, 10, 10), rasterio.Affine(1, 0, 20, 0, -1, 95), "EPSG:4326")
+def test_a_polygon_that_leaves_the_earth_has_no_area() -> None:
+    affine = rasterio.Affine(1, 0, 20, 0, -1, 95)
+    polygons = np.array([shapely.box(0, 0, 10, 10), shapely.box(0, 10, 10, 20)], dtype=object)
+    found = areas(polygons, affine, CRS.from_epsg(4326), "scene.tif")
+    assert np.isnan(found[0])
+    assert found[1] == pytest.approx(cells(20, 30, 75, 85), rel=1e-9)
+
+
+MARS = (
+    'GEOGCS["GCS_Mars_2000",DATUM["Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.8944472236118]],'
+    'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+)
+
+
+def test_areas_on_another_body_are_those_of_its_own_ellipsoid() -> None:
+    whole = measure(shapely.box(0, 0, 360, 180), rasterio.Affine(1, 0, -180, 0, -1, 90), MARS)
+    e = np.sqrt((2 - 1 / 169.8944472236118) / 169.8944472236118)
+    assert whole == pytest.approx(2 * np.pi * 3396190.0**2 * (1 + (1 - e**2) / e * np.arctanh(e)), rel=1e-9)
+    moon = "+proj=stere +lat_0=-90 +R=1737400 +units=m"
+    cap = shapely.Polygon([(np.cos(angle), np.sin(angle)) for angle in np.linspace(0, 2 * np.pi, 2000)])
+    found = measure(cap, rasterio.Affine(1e5, 0, 0, 0, -1e5, 0), moon)
+    angle = 2 * np.arctan(1e5 / (2 * 1737400))
+    assert found == pytest.approx(2 * np.pi * 1737400**2 * (1 - np.cos(angle)), rel=1e-5)
+
+
+def test_areas_in_a_local_crs_are_those_of_its_plane() -> None:
+    local = 'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    found = measure(shapely.box(0, 0, 10, 5), rasterio.Affine(0.3, 0.4, 9, 0.4, -0.3, 0), local)
+    assert found == pytest.approx(50 * 0.25 * 0.3048**2)
+
+
+@pytest.mark.parametrize(("crs", "word"), [("EPSG:4978", "geocentric"), ("EPSG:5773", "no horizontal")])
+def test_coordinates_of_no_place_are_refused_by_name(crs: str, word: str) -> None:
+    with pytest.raises(GeoError, match=rf"scene\.tif: its CRS .*{word}.*gdal_edit"):
+        measure(shapely.box(0, 0, 1, 1), rasterio.Affine(1, 0, 0, 0, -1, 0), crs)
+
+
+@pytest.mark.parametrize(
+    ("crs", "metres", "tolerance"),
+    [("EPSG:3857", 10.0, 5e-3), ("EPSG:2225", 0.3048006, 1e-3), ("EPSG:32617+5773", 10.0, 2e-3)],
+)
+def test_areas_are_on_the_ground_in_any_unit(crs: str, metres: float, tolerance: float) -> None:
+    (x,), (y,) = warp("EPSG:4326", "EPSG:32617" if "+" in crs else crs, [-122.0 if "2225" in crs else -81], [40.0])
+    expected = (metres * (np.cos(np.radians(40)) if "3857" in crs else 1)) ** 2 * 100
+    step = 1.0 if "2225" in crs else 10.0
+    affine = rasterio.Affine(step, 0, x, 0, -step, y)
+    assert measure(shapely.box(0, 0, 10, 10), affine, crs) == pytest.approx(expected, rel=tolerance)

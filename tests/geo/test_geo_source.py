@@ -253,13 +253,24 @@ def test_a_pixel_size_off_by_more_than_two_is_noted(tmp_path: Path, gsd: float, 
 
 @pytest.mark.parametrize(
     ("crs", "corner"),
-    [("EPSG:4326", (10.0, 200.0)), ("EPSG:32617", (1e9, 1e9)), ('LOCAL_CS["x",UNIT["metre",1]]', (0, 9))],
+    [("EPSG:4326", (10.0, 200.0)), ("EPSG:32617", (1e9, 1e9))],
 )
 def test_coordinates_off_the_earth_are_an_error(tmp_path: Path, crs: str, corner: tuple[float, float]) -> None:
     transform = rasterio.Affine(0.1, 0, corner[0], 0, -0.1, corner[1])
     path = write_raster(tmp_path / "lost.tif", random_bands(), crs=crs, transform=transform)
     with pytest.raises(GeoError, match=r"lost\.tif: its coordinates cannot be transformed.*gdal_edit"):
         Scene(path, make_card())
+
+
+@pytest.mark.parametrize("crs", ['LOCAL_CS["x",UNIT["metre",1]]', "EPSG:4978", "EPSG:32617"])
+def test_without_a_model_a_scene_may_lie_anywhere(tmp_path: Path, crs: str) -> None:
+    corner = 1e9 if crs == "EPSG:32617" else 9.0
+    path = write_raster(
+        tmp_path / "a.tif", random_bands(), crs=crs, transform=rasterio.Affine(0.1, 0, corner, 0, -0.1, corner)
+    )
+    with Scene(path) as scene:
+        assert scene.gsd == (pytest.approx(0.1) if crs.startswith("LOCAL") else None)
+        assert scene.notes == [] or "no place" in scene.notes[0]
 
 
 def test_bands_by_their_numbers(tmp_path: Path) -> None:

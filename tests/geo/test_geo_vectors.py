@@ -285,15 +285,21 @@ def test_without_crs_every_format_holds_pixel_coordinates_and_no_areas(tmp_path:
 
 
 @pytest.mark.parametrize("suffix", VECTOR_SUFFIXES)
-def test_a_box_off_the_earth_is_an_error_and_leaves_the_old_file(tmp_path: Path, suffix: str) -> None:
-    # The middle of the scene lies on the globe, its upper end beyond the pole.
-    path = tmp_path / f"out{suffix}"
-    path.write_text("of before")
-    off = place("EPSG:4326", rasterio.Affine(0.1, 0, 20, 0, -0.1, 92))
-    with pytest.raises(GeoError, match=r"scene\.tif.*transformed"):
-        write_vectors(path, [FOUND], off, CLASSES)
-    assert path.read_text() == "of before"
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_box_that_leaves_the_earth_has_no_area_and_is_clipped_in_geojson(tmp_path: Path, suffix: str) -> None:
+    # The scene ends beyond the pole, in row 20: one box lies across it, one below and one above.
+    path, notes = tmp_path / f"out{suffix}", []
+    boxes = box_features(np.array([[10, 15, 30, 60], [0, 25, 5, 27], [0, 0, 5, 7.0]]), np.ones(3), np.zeros(3, int))
+    at_pole = place("EPSG:4326", rasterio.Affine(0.1, 0, 20, 0, -0.1, 92))
+    count = write_vectors(path, [boxes], at_pole, CLASSES, notes=notes)
+    rows, polygons = read(path)
+    assert [row[3] is None for row in rows] == ([True, False] if suffix == ".geojson" else [True, False, True])
+    assert [row[0] for row in rows] == ([1, 2] if suffix == ".geojson" else [1, 2, 3])
+    assert count == len(rows)
+    assert "2 of 3 features reach beyond" in notes[0]
+    assert shapely.bounds(polygons[0]).tolist() == pytest.approx(
+        [21, 86, 23, 90 if suffix == ".geojson" else 90.5], abs=1e-6
+    )
+    assert len(notes) == (2 if suffix == ".geojson" else 1)
 
 
 def test_an_error_in_a_batch_comes_through_and_leaves_nothing(tmp_path: Path) -> None:

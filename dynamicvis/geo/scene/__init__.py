@@ -1,1 +1,1 @@
-"""A scene: what identifies it."""
+"""A scene: what identifies it, and where its pixels are."""
