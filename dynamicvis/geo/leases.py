@@ -1,14 +1,22 @@
 """Who works on what, for processes that share nothing but a folder.
 
-A lease is a file made by atomic creation; its holder renews its time stamp. A lease of a process that is known to be
-gone, or that was not renewed for a while, is taken over. Two holders of one lease are unlikely but do no harm: all that
-is done under a lease is written elsewhere and moved into place as a whole, with the same bytes whoever does it.
+A lease is a file made by atomic creation; its holder renews its time stamp every `RENEWAL` seconds. That of a process
+of this machine that has ended is free at once. Any other one is free when it was not renewed for `EXPIRY` seconds, also
+when its process is there, stopped or waiting for a disk: who waits for it is told so before.
+
+Whether a lease is renewed is what a waiting process sees with its own monotonic clock. The age by the clock of the file
+system only shortens the wait for what was left long ago, down to `_LOOK` seconds, so that a clock that is set, or a
+machine that sleeps, neither takes a lease from somebody who is at work nor keeps one for ever.
+
+Two holders of one lease, as when a stopped process goes on, do no harm: all that is done under a lease is written
+elsewhere and moved into place as a whole, with the same bytes whoever does it.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import socket
@@ -24,9 +32,13 @@ from typing import Any
 from dynamicvis.files import listing
 
 RENEWAL = 5.0  # seconds between two renewals
-EXPIRY = 60.0  # seconds without renewal after which a holder counts as gone
+EXPIRY = 30.0  # seconds without renewal after which a holder counts as gone
+_LOOK = 2.4 * RENEWAL  # seconds in which a holder that is at work is seen to renew
 _POLL = 0.05  # seconds between two attempts at a lease that somebody holds for a moment
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_logger = logging.getLogger(__name__)
+_now = time.monotonic
+_rest = time.sleep
 
 
 class Leases:
@@ -44,6 +56,8 @@ class Leases:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._renewer: threading.Thread | None = None
+        self._seen: dict[Path, tuple[_Found, float]] = {}  # each lease, and since when it has been as it is
+        self._named: set[str] = set()
 
     def acquire(self, name: str) -> bool:
         """Take the lease ``name`` if it is free, or its holder gone; never while the folder does not exist."""
@@ -79,19 +93,26 @@ class Leases:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.acquire(name):
                 break
-            time.sleep(_POLL)
+            _rest(_POLL)
         try:
             yield
         finally:
             self.release(name)
 
     def others(self) -> bool:
-        """Whether a process that is not known to be gone holds a lease here."""
-        for path in listing(self.folder, "*.lease"):
-            found = _look(path)
-            if found is not None and found.holder.get("token") != self.token and not self._is_gone(found):
-                return True
-        return False
+        """Whether a process that is at work holds a lease here; takes seconds where one seems to have gone silent."""
+        while True:
+            silent = False
+            for path in listing(self.folder, "*.lease"):
+                found = _look(path)
+                if found is None or found.holder.get("token") == self.token or self._is_gone(path, found):
+                    continue
+                if not self._may_be_silent(found):
+                    return True
+                silent = True
+            if not silent:
+                return False
+            _rest(_POLL)
 
     def close(self) -> None:
         """Give all leases back."""
@@ -122,13 +143,13 @@ class Leases:
         found = _look(path)
         if found is None:
             return self._create(path)
-        if not self._is_gone(found):
+        if not self._is_gone(path, found):
             return False
         # One process at a time removes a lease that is not its own, so that it never is one that was just taken.
         lock = path.with_suffix(".eviction")
         if not self._create(lock):
             other = _look(lock)
-            if other is not None and self._is_gone(other):
+            if other is not None and self._is_gone(lock, other):
                 lock.unlink(missing_ok=True)
             return False
         try:
@@ -140,33 +161,66 @@ class Leases:
         finally:
             lock.unlink(missing_ok=True)
 
-    def _is_gone(self, found: _Found) -> bool:
-        if found.holder.get("host") == _host():
-            alive = _is_alive(found.holder.get("pid", -1), found.holder.get("started"))
-            if alive is not None:
-                return not alive
-        # By the clock of the file system, which all holders share.
+    def _is_gone(self, path: Path, found: _Found) -> bool:
+        """Whether a holder has ended, or has not renewed its lease for so long that it counts as gone."""
+        if _has_ended(found.holder):
+            return True
+        before, since = self._seen.get(path, (None, 0.0))
+        now = _now()
+        if before != found:
+            self._seen[path] = found, now
+            return False
+        silence = now - since
+        if silence <= _LOOK:
+            return False
+        age = self._age(found)
+        self._name(found, EXPIRY - max(silence, age))
+        return max(silence, age) > EXPIRY
+
+    def _may_be_silent(self, found: _Found) -> bool:
+        """Whether the time stamp of a lease is one that a holder who is at work would not have."""
+        age = self._age(found)
+        return age > EXPIRY or age < -EXPIRY
+
+    def _age(self, found: _Found) -> float:
+        """Seconds since the last renewal, by the clock of the file system, which all holders share."""
         clock = self.folder / f".{self.token}-clock"
         try:
             clock.touch()
             now = clock.stat().st_mtime
             clock.unlink(missing_ok=True)
         except FileNotFoundError:
-            return False
-        return now - found.renewed > EXPIRY
+            return 0.0
+        return now - found.renewed
+
+    def _name(self, found: _Found, left: float) -> None:
+        """Tell, once, who is waited for."""
+        holder = found.holder
+        token = str(holder.get("token"))
+        if token in self._named:
+            return
+        self._named.add(token)
+        reason = "it may be stopped, its machine be down, or its disk hang"
+        if holder.get("host") == _host() and _state(holder.get("pid", -1)) in ("T", "t"):
+            reason = "it is stopped (Ctrl-Z or a debugger), `kill -CONT` and its number let it go on"
+        _logger.warning(
+            "waiting for process %s on %s, which has given no sign of life at its work in %s: %s; its part is taken "
+            "over in %.0f s",
+            holder.get("pid", "?"),
+            str(holder.get("host", "an unknown machine")).partition("/")[0],
+            self.folder,
+            reason,
+            max(left, 0),
+        )
 
     def _remove_drafts(self, holder: dict[str, Any]) -> None:
-        """Free the disk of what a process of this machine that is gone had in the making."""
+        """Free the disk of what a process of this machine that has ended had in the making."""
         token = holder.get("token")
-        if holder.get("host") != _host() or not isinstance(token, str) or not token.isalnum():
+        if not _has_ended(holder) or not isinstance(token, str) or not token.isalnum():
             return
         for draft in self.folder.glob(f".{token}-*"):
-            if draft.is_symlink():
-                continue
             if draft.is_dir():
-                # Outputs of an earlier run that were being replaced are kept until others have taken their place.
-                if not any(draft.glob("before/*")):
-                    shutil.rmtree(draft, ignore_errors=True)
+                shutil.rmtree(draft, ignore_errors=True)
             else:
                 draft.unlink(missing_ok=True)
 
@@ -175,8 +229,11 @@ class Leases:
             with self._lock:
                 held = list(self._held)
             for name in held:
+                path = self.folder / f"{name}.lease"
                 with suppress(OSError):
-                    os.utime(self.folder / f"{name}.lease")
+                    found = _look(path)
+                    if found is not None and found.holder.get("token") == self.token:
+                        os.utime(path)
 
 
 @dataclass(frozen=True)
@@ -226,6 +283,19 @@ def _started(pid: int | str) -> str | None:
     except OSError:
         return None
     return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _state(pid: int) -> str | None:
+    """Linux's letter for what a process of this machine does; None where the system does not show it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether a holder is known to be a process of this machine that is no more."""
+    return holder.get("host") == _host() and _is_alive(holder.get("pid", -1), holder.get("started")) is False
 
 
 def _is_alive(pid: int, started: str | None) -> bool | None:

@@ -108,7 +108,15 @@ class Work:
         return self.folder / f".{self._leases.token}-{name}"
 
     def finish(self, unit: str, entry: Mapping[str, Any], drafts: Mapping[str, Path]) -> None:
-        """Move the drafts of a unit, already on the disk, to their names, then write its journal entry."""
+        """Move the drafts of a unit, already on the disk, to their names, then write its journal entry.
+
+        A unit that another process has finished meanwhile, because this one was stopped for long, stays as it is.
+        """
+        if self.entry(unit) is not None:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
+            self.release(unit)
+            return
         for name, draft in drafts.items():
             draft.replace(self.folder / name)
         sync_folder(self.folder)

@@ -24,7 +24,7 @@ import numpy as np
 from geo_scenes import make_card, write_raster
 from numpy.typing import NDArray
 
-from dynamicvis.geo import assembly, mapping, reading
+from dynamicvis.geo import assembly, leases, mapping, reading
 from dynamicvis.geo.mapping import map_raster
 from dynamicvis.geo.pipeline import Settings, predict
 from dynamicvis.geo.products import TileOutputs
@@ -148,9 +148,16 @@ class FragileModel(PlaceModel):
 
 
 def run_predict(
-    scene: str, out: str, log: str | None = None, stops: dict[str, Any] | None = None, **settings: Any
+    scene: str,
+    out: str,
+    log: str | None = None,
+    stops: dict[str, Any] | None = None,
+    leases_after: tuple[float, float] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """`predict` with the model of places."""
+    """`predict` with the model of places; ``leases_after``: seconds to look at a lease, and until it is free."""
+    if leases_after is not None:
+        leases._LOOK, leases.EXPIRY = leases_after
     stop = Stops(folder=out, **(stops or {}))
     chosen = {"formats": ("tif", "geojson"), "batch_size": 1, "creation_options": {"NUM_THREADS": "1"}} | settings
     result = predict(scene, out, PlaceModel(log, stop), settings=Settings(**chosen), progress=stop.at_progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,24 @@ from dynamicvis.geo.leases import EXPIRY, Leases
 @pytest.fixture
 def mine(tmp_path: Path) -> Leases:
     return Leases(tmp_path)
+
+
+class Clock:
+    """A monotonic clock that moves when it is told to, and by a second when somebody rests."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def rest(self, _: float) -> None:
+        self.now += 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leases_module, "_now", lambda: clock.now)
+    monkeypatch.setattr(leases_module, "_rest", clock.rest)
+    return clock
 
 
 @pytest.fixture
@@ -86,38 +106,110 @@ def test_a_zombie_holds_nothing(mine: Leases, tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_that_of_another_machine_is_free_when_it_was_not_renewed(mine: Leases, tmp_path: Path) -> None:
-    write_lease(tmp_path, host="elsewhere", age=EXPIRY - 5)
+def test_that_of_another_machine_is_free_when_it_is_not_renewed(mine: Leases, tmp_path: Path, clock: Clock) -> None:
+    write_lease(tmp_path, host="elsewhere", age=5)
     assert mine.others()
     assert not mine.acquire("a")
-    write_lease(tmp_path, host="elsewhere", age=EXPIRY + 5)
+    clock.now += EXPIRY - 1
+    assert not mine.acquire("a")
     (tmp_path / ".0ther-half-made").write_text("it may come back")
-    assert not mine.others()
+    clock.now += 2
     assert mine.acquire("a")
     assert names(tmp_path) == [".0ther-half-made", "a.lease"]
 
 
+def test_what_was_left_long_ago_is_free_after_a_look(mine: Leases, tmp_path: Path, clock: Clock) -> None:
+    write_lease(tmp_path, host="elsewhere", age=EXPIRY + 5)
+    assert not mine.acquire("a")
+    clock.now += 2 * leases_module.RENEWAL
+    assert not mine.acquire("a")
+    clock.now += leases_module.RENEWAL
+    assert mine.acquire("a")
+    other = Leases(tmp_path / "b")
+    other.folder.mkdir()
+    write_lease(other.folder, host="elsewhere", age=EXPIRY + 5)
+    begun = clock.now
+    assert not other.others()
+    assert clock.now - begun < EXPIRY / 2
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_a_clock_that_is_set_neither_takes_nor_keeps_a_lease(
+    mine: Leases, tmp_path: Path, clock: Clock, jump: float
+) -> None:
+    path = write_lease(tmp_path, host="elsewhere", age=jump)
+    assert not mine.acquire("a")
+    for _ in range(20):  # It is at work, and renews.
+        clock.now += leases_module.RENEWAL
+        path.touch()
+        assert not mine.acquire("a")
+    write_lease(tmp_path, host="elsewhere", age=jump)  # It is at work no more, and the clock is set again.
+    assert not mine.acquire("a")
+    clock.now += EXPIRY + 1
+    assert mine.acquire("a")
+
+
+def test_others_waits_where_a_time_stamp_says_nothing(
+    mine: Leases, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lease(tmp_path, host="elsewhere", age=-7200)
+    assert not mine.others()
+    assert clock.now > EXPIRY
+
+    def renew(seconds: float) -> None:
+        clock.rest(seconds)
+        path.touch()
+
+    monkeypatch.setattr(leases_module, "_rest", renew)
+    assert Leases(tmp_path).others()
+
+
+def test_a_stopped_process_is_named_and_its_lease_taken_over(
+    mine: Leases, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    write_lease(tmp_path, pid=process.pid, started=leases_module._started(process.pid))
+    (tmp_path / ".0ther-half-made").write_text("it may come back")
+    for _ in range(3):
+        assert not mine.acquire("a")
+        clock.now += leases_module.RENEWAL + 1.5
+    assert not mine.acquire("a")
+    (said,) = caplog.messages
+    assert f"waiting for process {process.pid} on {socket.gethostname()}" in said
+    assert "it is stopped (Ctrl-Z or a debugger)" in said
+    assert "taken over in 1" in said
+    clock.now += EXPIRY
+    assert mine.acquire("a")
+    assert len(caplog.messages) == 1
+    assert names(tmp_path) == [".0ther-half-made", "a.lease"]
+    process.kill()
+    process.communicate()
+
+
 def test_a_process_that_the_system_hides_counts_as_alive_while_it_renews(
-    mine: Leases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mine: Leases, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(pid: int, signal: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(leases_module, "_started", lambda pid: None)
     monkeypatch.setattr(leases_module.os, "kill", refuse)
-    write_lease(tmp_path)
-    assert not mine.acquire("a")
-    write_lease(tmp_path, age=EXPIRY + 5)
+    path = write_lease(tmp_path)
+    for _ in range(20):
+        clock.now += leases_module.RENEWAL
+        path.touch()
+        assert not mine.acquire("a")
+    clock.now += EXPIRY + 1
     assert mine.acquire("a")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}'])
-def test_one_whose_content_was_lost_expires(mine: Leases, tmp_path: Path, content: str) -> None:
-    path = tmp_path / "a.lease"
-    path.write_text(content)
+def test_one_whose_content_was_lost_expires(mine: Leases, tmp_path: Path, clock: Clock, content: str) -> None:
+    (tmp_path / "a.lease").write_text(content)
     assert not mine.acquire("a")
-    now = path.stat().st_mtime
-    os.utime(path, (now - EXPIRY - 5, now - EXPIRY - 5))
+    clock.now += EXPIRY + 1
     assert mine.acquire("a")
     assert names(tmp_path) == ["a.lease"]
 
@@ -128,6 +220,12 @@ def test_renewal_moves_the_time_stamp(mine: Leases, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(leases_module.os, "utime", lambda path: renewed.set())
     assert mine.acquire("a")
     assert renewed.wait(30)
+    # Once it is another's, it is not renewed: this process may have been stopped for long.
+    (tmp_path / "a.lease").write_text('{"token": "0ther"}')
+    for _ in range(2):  # The first may have been on its way.
+        renewed.clear()
+        late = renewed.wait(0.05)
+    assert not late
     mine.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -261,6 +262,41 @@ def test_others_take_over_from_a_killed_process(
     assert files(out) == expected["predict"]
     assert Log(log).counts() == TILES
     assert Log(killed_log).counts().total() == 1
+    assert not left_behind(out)
+
+
+def test_a_row_that_others_have_finished_stays_as_it_is(tmp_path: Path) -> None:
+    place = WorkPlace(tmp_path, "x", ["x.tif"])
+    with enter(place, Plan({}, {})) as late, enter(place, Plan({}, {})) as other:
+        assert late.claim("band-000000")
+        drafts = []
+        for work, text in ((other, "other"), (late, "late")):
+            drafts.append(work.draft("band-000000.raw"))
+            drafts[-1].write_text(text)
+        # The other one has taken it over and is done when the first goes on.
+        other.finish("band-000000", {"of": "other"}, {"band-000000.raw": drafts[0]})
+        late.finish("band-000000", {"of": "late"}, {"band-000000.raw": drafts[1]})
+        assert late.entry("band-000000") == {"of": "other"}
+        assert (late.folder / "band-000000.raw").read_text() == "other"
+        assert not drafts[1].exists()
+        write_one(other)
+
+
+def test_a_stopped_process_does_not_hold_up_the_others(
+    nursery: Nursery, scene: Path, expected: dict[str, Any], tmp_path: Path, pause: Any
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    name, reached, go = pause()
+    first = nursery.start("run_predict", scene=scene, out=out, log=log, stops={"tile": 3, "pause": name})
+    reached()
+    os.kill(first, signal.SIGSTOP)
+    second = nursery.run("run_predict", scene=scene, out=out, log=log, leases_after=(0.3, 0.5))
+    assert second["status"] == 0, second
+    assert files(out) == expected["predict"]
+    os.kill(first, signal.SIGCONT)
+    go()
+    assert nursery.wait(first)["status"] == 0
+    assert files(out) == expected["predict"]
     assert not left_behind(out)
 
 
