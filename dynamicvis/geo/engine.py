@@ -27,6 +27,7 @@ from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
+from dynamicvis.geo.run.ownership import taken
 from dynamicvis.geo.tiles import Extent, Grid, Tile
 from dynamicvis.geo.work import Work
 
@@ -265,8 +266,10 @@ class _Pipeline:
                 filled += 1
             del values, valid, future
             if filled == self._job.batch_size or tile.column == last_column:
-                self._predict(pending, None if images is None else images[:filled])
-                pending, images, filled = [], None, 0
+                batch = [] if images is None else [images[:filled]]
+                images = None  # The list is the only holder: what the model makes of its memory need not be copied.
+                self._predict(pending, batch)
+                pending, filled = [], 0
             if self._error is not None:
                 return
 
@@ -285,13 +288,14 @@ class _Pipeline:
                 yield from self._job.grid.band(row)
 
     def _predict(
-        self, pending: Sequence[tuple[Tile, NDArray[np.bool_] | None]], images: NDArray[np.float32] | None
+        self, pending: Sequence[tuple[Tile, NDArray[np.bool_] | None]], batch: list[NDArray[np.float32]]
     ) -> None:
+        """Run the model on a batch, taken out of a list of one or none, and hand on what it gives."""
         outputs, count = None, 0
-        if images is not None:
-            count = len(images)
+        if batch:
+            count = len(batch[0])
             before = time.perf_counter()
-            outputs = self._job.predict(images)
+            outputs = taken([self._job.predict(batch.pop())])
             self._times.model += time.perf_counter() - before
             _check_length(outputs, count)
         self._times.tiles += count
