@@ -136,7 +136,8 @@ def map_raster(
         fitting = batch_size
         if max_memory is not None:
             limit = parse_size(str(max_memory))
-            use = measure(predict, scene.count, tile, readers=readers, cache=DEFAULT_CACHE)
+            decoding = scene.decoding_memory()
+            use = measure(predict, scene.count, tile, readers=readers, cache=DEFAULT_CACHE, decoding=decoding)
             fitting = fit_batch_size(use, batch_size, limit)
         spec = RasterSpec(
             name=_VALUES,

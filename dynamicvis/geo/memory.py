@@ -38,6 +38,7 @@ class MemoryUse:
     Attributes:
         base: the process with its model, before the run.
         fixed: GDAL's block cache.
+        decoding: blocks that the readers decode at one time, beside that cache.
         assembly: putting the rasters together, when the tiles are done.
         batch: each tile of a batch, in the model and in the queues.
         queues: what the queues hold beyond batches.
@@ -48,10 +49,11 @@ class MemoryUse:
     assembly: int
     batch: int
     queues: int
+    decoding: int = 0
 
     def needed(self, batch_size: int) -> int:
         """Resident memory at the peak of a run."""
-        return self.base + self.fixed + max(self.assembly, batch_size * self.batch + self.queues)
+        return self.base + self.fixed + self.decoding + max(self.assembly, batch_size * self.batch + self.queues)
 
 
 def memory_is_known() -> bool:
@@ -59,7 +61,7 @@ def memory_is_known() -> bool:
     return _STATUS.exists()
 
 
-def measure(predict: Predictor, bands: int, tile: int, *, readers: int, cache: int) -> MemoryUse:
+def measure(predict: Predictor, bands: int, tile: int, *, readers: int, cache: int, decoding: int = 0) -> MemoryUse:
     """Run a model on one empty tile, and see what a run over a scene takes.
 
     The model's peak is taken as proportional to the size of a batch, an upper bound as far as it has a fixed part.
@@ -70,6 +72,7 @@ def measure(predict: Predictor, bands: int, tile: int, *, readers: int, cache: i
         tile: edge of a tile, pixels.
         readers: threads that read.
         cache: size of GDAL's block cache, bytes.
+        decoding: what one reader takes to decode blocks of the scene, bytes; see `Scene.decoding_memory`.
 
     Raises:
         GeoError: the system does not tell a process its memory.
@@ -84,7 +87,7 @@ def measure(predict: Predictor, bands: int, tile: int, *, readers: int, cache: i
     model = max(_resident("VmHWM") - base, 0)
     image, answer = images.nbytes + tile * tile, _size(outputs)
     queues = (readers + 1) * image + 2 * answer
-    return MemoryUse(base, cache, _ASSEMBLY, model + 3 * (image + answer), queues)
+    return MemoryUse(base, cache, _ASSEMBLY, model + 3 * (image + answer), queues, readers * decoding)
 
 
 def fit_batch_size(use: MemoryUse, batch_size: int, limit: int) -> int:
@@ -100,10 +103,16 @@ def fit_batch_size(use: MemoryUse, batch_size: int, limit: int) -> int:
     """
     fitting = [size for size in range(1, batch_size + 1) if use.needed(size) <= limit]
     if not fitting:
-        raise GeoError(
+        message = (
             f"{_megabytes(limit)} of memory are too little even for one tile at a time, which takes "
-            f"{_megabytes(use.needed(1))}; allow more, or give a smaller tile"
+            f"{_megabytes(use.needed(1))}"
         )
+        if use.decoding > use.needed(1) / 4:
+            raise GeoError(
+                f"{message}, {_megabytes(use.decoding)} of it to decode the blocks that the scene is stored in; allow "
+                "more, read with fewer workers, or store it in small blocks with `gdal_translate -co TILED=YES`"
+            )
+        raise GeoError(f"{message}; allow more, or give a smaller tile")
     return fitting[-1]
 
 

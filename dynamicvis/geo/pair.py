@@ -109,6 +109,10 @@ class ScenePair:
             "window": window,
         }
 
+    def decoding_memory(self) -> int:
+        """Of both; see `Scene.decoding_memory`."""
+        return self.before.decoding_memory() + self.after.decoding_memory()
+
     def read(self, window: Extent) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read one window of both; see `Scene.read`. A pixel is data where it is data in both."""
         return read_padded(self._read_part, window, (self.height, self.width), self.fill)

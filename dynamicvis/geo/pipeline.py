@@ -461,6 +461,7 @@ class _Prepared:
             self._grid.tile,
             readers=self._settings.readers,
             cache=DEFAULT_CACHE,
+            decoding=self._scene.decoding_memory(),
         )
 
     def _plan(self) -> Plan:

@@ -25,6 +25,7 @@ from dynamicvis.geo.reading import (
     refuse_damaged,
     without_warnings,
 )
+from dynamicvis.geo.scene.decoding import decoding_memory
 from dynamicvis.geo.scene.fingerprint import fingerprint
 from dynamicvis.geo.scene.ground import pixel_size
 from dynamicvis.geo.scene.place import Place
@@ -153,6 +154,11 @@ class Scene:
         with self._handles.borrow() as dataset, one_sentence(self.path, self._unreadable):
             stamp = fingerprint(dataset, self.path)
         return stamp | {"bands": self.bands, "nodata": nodata, "window": window}
+
+    def decoding_memory(self) -> int:
+        """Bytes, at most, that a thread takes to decode blocks of the file while it reads a window."""
+        with self._handles.borrow() as dataset, one_sentence(self.path, self._unreadable):
+            return decoding_memory(dataset)
 
     def read(self, window: Extent) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read one window; what lies outside the raster counts as NoData. Safe to call from several threads.

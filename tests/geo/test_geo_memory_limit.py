@@ -70,3 +70,37 @@ def test_a_limit_lowers_the_batch_and_holds(nursery: Nursery, scene: Path, tmp_p
         batches.append(result["batch"])
     assert batches == sorted(batches)
     assert batches[-1] == 4
+
+
+VRT = """<VRTDataset rasterXSize="3072" rasterYSize="3072"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">{source}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
+LARGE_BLOCKS = {"tiled": True, "blockxsize": 3072, "blockysize": 3072, "compress": "deflate", "zlevel": 1}
+
+
+@pytest.mark.parametrize("kind", ["pixel", "band", "jp2", "mosaic"])
+def test_blocks_of_the_scene_count(nursery: Nursery, tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 3072, 3072), np.uint8)
+    path = tmp_path / "site.tif"
+    if kind == "jp2":
+        values[:] = 7
+        path = write_raster(
+            tmp_path / "site.jp2", values, driver="JP2OpenJPEG", BLOCKXSIZE=3072, BLOCKYSIZE=3072, QUALITY=5
+        )
+    else:
+        write_raster(path, values, interleave="band" if kind == "band" else "pixel", **LARGE_BLOCKS)
+    if kind == "mosaic":
+        path = tmp_path / "site.vrt"
+        path.write_text(VRT.format(source="site.tif"))
+    left, top = UTM["transform"].c, UTM["transform"].f
+    bounds = (0, 0, 600, 400) if kind == "mosaic" else (left, top - 40, left + 60, top)
+    options = {"batch_size": 1, "bounds": bounds}
+    refused = nursery.run("run_hungry", scene=path, out=tmp_path / "no.tif", hunger=1, max_memory="64MB", **options)
+    takes = re.search(r"which takes (\d+) MB", refused["error"])
+    assert takes is not None, refused
+    assert kind != "pixel" or "to decode the blocks that the scene is stored in" in refused["error"]
+    limit = int(takes[1]) + 2
+    result = nursery.run(
+        "run_hungry", scene=path, out=tmp_path / "out.tif", hunger=1, max_memory=f"{limit}MB", **options
+    )
+    assert result["status"] == 0, result
+    assert result["peak"] <= limit * MB
