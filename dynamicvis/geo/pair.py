@@ -15,6 +15,7 @@ from rasterio.warp import reproject
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.projection import project
 from dynamicvis.geo.reading import one_sentence, without_warnings
+from dynamicvis.geo.scene.surface import Globe, surface_of
 from dynamicvis.geo.source import Scene, read_padded
 from dynamicvis.geo.tiles import Extent
 
@@ -53,7 +54,8 @@ class ScenePair:
                 f"{before.path} is read in {before.count} bands and {after.path} in {after.count}; "
                 "choose the same bands of both by -b"
             )
-        reason = _difference(before, after)
+        self._after_affine = _on_turn_of(before, after)
+        reason = _difference(before, after, self._after_affine)
         self.aligned = reason is not None
         if reason is not None and not align:
             raise GeoError(
@@ -144,7 +146,7 @@ class ScenePair:
             low = np.floor(outline.min(axis=0) + _SHIFT).astype(int)
             high = np.ceil(outline.max(axis=0) - _SHIFT).astype(int)
         else:
-            shift = _offset(before, after)
+            shift = _offset(before, self._after_affine)
             low = np.array(shift)
             high = low + np.array([after.width, after.height])
             self._offset = (-shift[0], -shift[1])
@@ -154,12 +156,14 @@ class ScenePair:
         return Extent(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
     def _to_before(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        places = project(_apply(self.after.affine, points), self.after.crs, self.before.crs, self.after.path)
-        return _apply(~self.before.affine, places)
+        places = project(_apply(self._after_affine, points), self.after.crs, self.before.crs, self.after.path)
+        middle = _apply(self.before.affine, np.array([self.before.width / 2, self.before.height / 2]))
+        return _apply(~self.before.affine, _near_to(places, middle[0], _full_turn(self.before)))
 
     def _to_after(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         places = project(_apply(self.before.affine, points), self.before.crs, self.after.crs, self.before.path)
-        return _apply(~self.after.affine, places)
+        middle = _apply(self._after_affine, np.array([self.after.width / 2, self.after.height / 2]))
+        return _apply(~self._after_affine, _near_to(places, middle[0], _full_turn(self.after)))
 
     def _resampling_factors(self) -> tuple[float, float]:
         """Pixels of BEFORE along one of AFTER, in x and in y; one pair of numbers for all windows, so all agree."""
@@ -184,7 +188,7 @@ class ScenePair:
         read[:, ~valid] = np.nan
         step = ((source.right - source.left) / valid.shape[1], (source.bottom - source.top) / valid.shape[0])
         options = {
-            "src_transform": _scaled(_shifted(self.after.affine, source.left, source.top), *step),
+            "src_transform": _scaled(_shifted(self._after_affine, source.left, source.top), *step),
             "src_crs": self.after.crs,
             "dst_transform": _scaled(_shifted(self.before.affine, part.left, part.top), 1 / zoom[0], 1 / zoom[1]),
             "dst_crs": self.before.crs,
@@ -217,7 +221,7 @@ class ScenePair:
         return self.after.read_resampled(rows, columns, source)
 
 
-def _difference(before: Scene, after: Scene) -> str | None:
+def _difference(before: Scene, after: Scene, after_affine: Affine) -> str | None:
     """Why the pixels of two scenes do not lie on each other, None when they do.
 
     Raises:
@@ -236,7 +240,7 @@ def _difference(before: Scene, after: Scene) -> str | None:
         )
     if before.crs != after.crs:
         return f"the CRS is {_name(before.crs)} for the first and {_name(after.crs)} for the second"
-    steps = _apply(~before.affine, _apply(after.affine, np.array([(0.0, 0), (1, 0), (0, 1)])))
+    steps = _apply(~before.affine, _apply(after_affine, np.array([(0.0, 0), (1, 0), (0, 1)])))
     drift = np.abs(steps[1:] - steps[0] - np.eye(2)) * np.array([[after.width], [after.height]])
     if drift.max() > _SHIFT:
         sizes = [_pixel_size(scene) for scene in (before, after)]
@@ -256,11 +260,39 @@ def _pixel_size(scene: Scene) -> str:
     return f"{np.hypot(affine.a, affine.d):.8g} x {np.hypot(affine.b, affine.e):.8g} {unit}"
 
 
-def _offset(before: Scene, after: Scene) -> tuple[int, int]:
+def _full_turn(scene: Scene) -> float | None:
+    """Once around the globe in the units of a CRS whose coordinates are longitudes; None for another one."""
+    if scene.crs is None or not scene.crs.is_geographic:
+        return None
+    surface = surface_of(scene.crs, scene.path)
+    degrees = surface.degrees if isinstance(surface, Globe) else None
+    return None if degrees is None else 360 / degrees
+
+
+def _near_to(points: NDArray[np.float64], x: float, turn: float | None) -> NDArray[np.float64]:
+    """Points with the name of their meridian that is nearest to ``x``: 200 and -160 degrees are one."""
+    if turn is None:
+        return points
+    moved = points.copy()
+    moved[..., 0] += turn * np.round((x - points[..., 0]) / turn)
+    return moved
+
+
+def _on_turn_of(before: Scene, after: Scene) -> Affine:
+    """The affine of AFTER in the longitudes that BEFORE counts in, where the CRS of both has some."""
+    if before.crs is None or before.crs != after.crs:
+        return after.affine
+    middles = [_apply(scene.affine, np.array([scene.width / 2, scene.height / 2])) for scene in (before, after)]
+    x = _near_to(middles[1], middles[0][0], _full_turn(before))[0] - middles[1][0]
+    affine = after.affine
+    return Affine(affine.a, affine.b, affine.c + x, affine.d, affine.e, affine.f)
+
+
+def _offset(before: Scene, after_affine: Affine) -> tuple[int, int]:
     """Column and row of BEFORE where AFTER begins."""
     if not before.georeferenced:
         return 0, 0
-    corner = _apply(~before.affine, _apply(after.affine, np.zeros((1, 2))))[0]
+    corner = _apply(~before.affine, _apply(after_affine, np.zeros((1, 2))))[0]
     return round(corner[0]), round(corner[1])
 
 

@@ -174,3 +174,33 @@ def test_the_fingerprint_tells_pairs_apart(tmp_path: Path) -> None:
         first = pair.fingerprint()
     with open_pair(tmp_path, ground(1, 0, 60, 50), transform=affine(1)) as pair:
         assert pair.fingerprint() != first
+
+
+@pytest.mark.parametrize(("first", "second"), [(200.0, -160.0), (-160.0, 200.0), (-179.9999, 180.0001)])
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_one_meridian_by_two_names_is_one_place(tmp_path: Path, first: float, second: float, shift: float) -> None:
+    step = 1e-5
+    for name, left in (("before", first), ("after", second + shift * step)):
+        place = rasterio.Affine(step, 0, left, 0, -step, 10)
+        write_raster(tmp_path / f"{name}.tif", ground(0, 0, 60, 50), crs="EPSG:4326", transform=place)
+    scenes = [Scene(tmp_path / f"{name}.tif", make_card(gsd=1.1)) for name in ("before", "after")]
+    with ScenePair(*scenes, align=shift > 0) as pair:
+        assert pair.aligned == (shift > 0)
+        values, valid = pair.read(Extent(0, 0, pair.width, pair.height))
+    assert valid[:, 1:59].mean() > 0.95
+    # A quarter of a pixel is a quarter of the slope: 1 and 2 a pixel.
+    expected = np.array([-0.25, -0.5, 0]) * (shift > 0)
+    difference = (values[3:] - values[:3])[:, 5:45, 5:55]
+    np.testing.assert_allclose(difference.mean(axis=(1, 2)), expected, atol=0.02)
+
+
+def test_one_meridian_by_two_names_also_from_another_crs(tmp_path: Path) -> None:
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32704", [-160.0], [-10.0])
+    place = rasterio.Affine(1e-5, 0, 200, 0, -1e-5, -10)
+    write_raster(tmp_path / "before.tif", ground(0, 0, 60, 50), crs="EPSG:4326", transform=place)
+    there = rasterio.Affine(1, 0, x, 0, -1, y)
+    write_raster(tmp_path / "after.tif", ground(0, 0, 60, 50), crs="EPSG:32704", transform=there)
+    scenes = [Scene(tmp_path / f"{name}.tif", make_card(gsd=1.1)) for name in ("before", "after")]
+    with ScenePair(*scenes, align=True) as pair:
+        assert (pair.width, pair.height) >= (50, 40)
+        assert pair.read(Extent(0, 0, pair.width, pair.height))[1].mean() > 0.9
