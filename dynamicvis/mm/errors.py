@@ -40,6 +40,8 @@ def reported_errors() -> Iterator[None]:
     except (*known, PredictionError) as error:
         raise SystemExit(f"error: {_sentence(error)}") from error
     except OSError as error:
+        if error.errno == errno.ENOENT and error.filename is not None:
+            raise SystemExit(f"error: {error.filename} does not exist; check the paths in the config") from error
         if error.errno not in _NO_ROOM | _NO_ENTRY:
             raise
         place = error.filename or "the work folder"

@@ -194,9 +194,11 @@ def read_mask(path: str) -> NDArray[Any]:
     """Values (H, W) of a single-band file, or of one whose bands are all equal.
 
     Raises:
-        DataError: the bands differ; and see `read_raster`.
+        DataError: the bands differ, or hold NaN; and see `read_raster`.
     """
     bands = read_raster(path)
+    if bands.dtype.kind == "f" and (count := int(np.isnan(bands).any(axis=2).sum())):
+        raise DataError(f"{path} holds NaN at {count} pixels, which is no class; give these pixels a value of `ignore`")
     if (bands != bands[..., :1]).any():
         raise DataError(f"{path} has {bands.shape[2]} bands that differ; a mask has one band of class values")
     return bands[..., 0]

@@ -12,15 +12,20 @@ from typing import Any
 import mmengine.hooks
 import mmengine.runner
 from mmengine.config import Config, DictAction
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.hooks.test_time_aug_hook import PrepareTTAHook
 from mmengine.registry import HOOKS, RUNNERS
+from mmengine.runner import BaseLoop
+from torch.utils.data import DataLoader
 
 from dynamicvis.checkpoint import CheckpointError, printable
 from dynamicvis.files import replacing
 from dynamicvis.mm.checkpoints import CheckpointHook, inner_model, loading_into
 from dynamicvis.mm.errors import ConfigError
 from dynamicvis.mm.hooks import FiniteLossHook
+from dynamicvis.mm.loading import IGNORE_INDEX
+from dynamicvis.mm.samples import check_classes, check_samples
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +91,35 @@ class Runner(mmengine.runner.Runner):
         if isinstance(hook, dict) and _is_stock(hook.get("type")):
             hook = {**hook, "type": CheckpointHook}
         super().register_hook(hook, priority)
+
+    def build_dataloader(self, *arguments: Any, **options: Any) -> DataLoader:
+        """A loader whose samples are checked, see `check_samples`.
+
+        Raises:
+            ConfigError: its data set has more classes than the model.
+        """
+        loader = super().build_dataloader(*arguments, **options)
+        model = inner_model(self.model)
+        check_classes(model, loader.dataset)
+        ignored = {getattr(module, "ignore_index", None) for module in model.modules()} | {IGNORE_INDEX}
+        check_samples(loader.dataset, {value for value in ignored if isinstance(value, int)})
+        return loader
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """The loop of training, whose epochs have iterations.
+
+        Raises:
+            ConfigError: they have none.
+        """
+        built = super().build_train_loop(loop)
+        loader = built.dataloader
+        if not len(loader) and not isinstance(loader.sampler, InfiniteSampler):
+            size = loader.batch_size
+            raise ConfigError(
+                f"the training set has {len(loader.dataset)} images, and an epoch no batch of {size}; check the split, "
+                "or lower train_dataloader.batch_size"
+            )
+        return built
 
     def load_checkpoint(self, filename: str, *arguments: Any, **options: Any) -> Any:
         """Load weights that fit the model.

@@ -84,6 +84,13 @@ def test_values_that_are_no_class_are_named(tmp_path: Path) -> None:
         LoadMask(values=(0, 1))(mask_results(tmp_path, mask))
 
 
+def test_a_mask_with_nan_is_refused(tmp_path: Path) -> None:
+    results = mask_results(tmp_path, np.array([[0, np.nan, 1]], np.float32))
+    for loader in (LoadMask(values=(0, 1)), LoadMask(threshold=0.5)):
+        with pytest.raises(DataError, match=r"mask\.tif holds NaN at 1 pixels"):
+            loader(results)
+
+
 def test_a_mask_of_another_size_names_both_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.tif is 3 x 2 pixels and its image image\.tif 4 x 2"):
         LoadMask(values=(0, 1))(mask_results(tmp_path, np.zeros((2, 3), np.uint8), (2, 4)))

@@ -5,7 +5,7 @@ data_root = "data/neon-trees/"
 metainfo = dict(classes=("tree",), palette=[(240, 228, 66)])
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),  # BGR
     dict(type="LoadAnnotations", with_bbox=True),
     # Hues stay near their own: green is what tells crowns from sand and rock at a site never seen.
     dict(type="YOLOXHSVRandomAug", hue_delta=6, saturation_delta=50, value_delta=50),
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
     dict(type="Resize", scale_factor=1.0, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
@@ -39,7 +39,7 @@ train_dataloader = dict(
                 type="RepeatDataset",
                 times=8,
                 dataset=dict(
-                    type="CocoDataset",
+                    type="dynamicvis.CocoDataset",
                     data_root=data_root,
                     ann_file="annotations/train_yell.json",
                     data_prefix=dict(img="images/"),
@@ -52,7 +52,7 @@ train_dataloader = dict(
                 type="RepeatDataset",
                 times=8,
                 dataset=dict(
-                    type="CocoDataset",
+                    type="dynamicvis.CocoDataset",
                     data_root=data_root,
                     ann_file="annotations/train_soap.json",
                     data_prefix=dict(img="images/"),
@@ -69,7 +69,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="dynamicvis.CocoDataset",
         data_root=data_root,
         ann_file="annotations/val.json",
         data_prefix=dict(img="images/"),
@@ -83,7 +83,7 @@ test_dataloader = dict(
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="dynamicvis.CocoDataset",
         data_root=data_root,
         ann_file="annotations/test.json",
         data_prefix=dict(img="images/"),

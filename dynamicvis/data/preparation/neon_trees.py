@@ -192,6 +192,8 @@ def _add_source(folder: Path, source: _Source, images: Path, splits: dict[str, C
         windows.append(("val", Rectangle(x, y, width, height)))
     for split, window in windows:
         name = f"{stem}_{window.left}_{window.top}.png"
+        if (images / name).exists():  # of a small image both strips begin in its corner
+            name = f"{stem}_{window.left}_{window.top}_{window.right}_{window.bottom}.png"
         pixels = image[window.top : window.bottom, window.left : window.right]
         if not cv2.imwrite(str(images / name), pixels):
             raise DataSourceError(f"{images / name} cannot be written; check the free space and permissions")
