@@ -234,7 +234,7 @@ def test_a_class_that_another_package_put_in_the_place_of_a_known_one(
     with pytest.raises(ModelFileError, match=r"names the type FocalLoss, which package 'evil' registered here"):
         load_tile_model(write())
     monkeypatch.undo()
-    monkeypatch.setitem(TASK_UTILS.module_dict, "FocalLoss", print)
+    monkeypatch.setitem(TASK_UTILS.module_dict, "FocalLoss", max)
     with pytest.raises(ModelFileError, match=r"package 'builtins' registered here"):
         load_tile_model(write())
 
