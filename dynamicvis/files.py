@@ -178,3 +178,15 @@ def listing(folder: str | Path, pattern: str = "*") -> list[Path]:
         return []
     os.scandir(folder).close()  # `Path.glob` finds nothing in a folder that may not be read, and does not say so
     return sorted(path for path in folder.glob(pattern) if not any(map(is_hidden, path.relative_to(folder).parts)))
+
+
+def occupy_standard_streams() -> None:
+    """Open the null device in the place of standard streams that are closed (``2>&-``).
+
+    The next file to be opened would get such a stream's number, and what a library prints would go into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one

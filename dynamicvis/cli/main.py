@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import click
 
 from dynamicvis.cli.info import info
 from dynamicvis.cli.models import models
 from dynamicvis.cli.predict import change, embed, predict
+from dynamicvis.files import occupy_standard_streams
 
 
 @click.group(name="dynamicvis", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dynamicvis", prog_name="dynamicvis")
 def dynamicvis() -> None:
     """Find things in aerial and satellite imagery: GeoTIFF in, a map out."""
+    occupy_standard_streams()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by ``2>&-``
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     # A name that the terminal's encoding does not have must not end a run that has written its files.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -33,16 +34,32 @@ def report_outcomes(outcomes: Iterable[Outcome], *, as_json: bool, quiet: bool) 
                 _print_result(outcome.scene, outcome.result, quiet=quiet)
     finally:
         if as_json and finished:
-            click.echo(json.dumps([_as_dictionary(outcome) for outcome in finished], indent=2))
+            say(json.dumps([_as_dictionary(outcome) for outcome in finished], indent=2))
         failed = [outcome for outcome in finished if outcome.error is not None]
         if len(finished) > 1:
             for outcome in failed:
-                click.echo(f"Error: {shown(outcome.error or '')}", err=True)
+                say(f"Error: {shown(outcome.error or '')}", err=True)
     if failed and len(finished) == 1:
         raise click.ClickException(shown(failed[0].error or ""))
     if failed:
-        click.echo(f"{len(failed)} of {len(finished)} scenes failed", err=True)
+        say(f"{len(failed)} of {len(finished)} scenes failed", err=True)
         raise SystemExit(1)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line; where nobody reads on (``| head``), go on without a word: the files are what matters."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        # What is still in the stream's buffer goes nowhere, too.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, (sys.stderr if err else sys.stdout).fileno())
+        os.close(nothing)
+    except OSError as error:
+        stream = "standard error" if err else "standard output"
+        raise click.ClickException(
+            f"{stream} cannot be written to ({error.strerror}); the files of finished scenes are written all the same"
+        ) from error
 
 
 class Bars:
@@ -103,19 +120,19 @@ def _print_result(scene: SceneRef, result: PredictResult | Estimate, *, quiet: b
 
     if not quiet:
         for note in result.notes:
-            click.echo(f"Note: {shown(note)}", err=True)
+            say(f"Note: {shown(note)}", err=True)
     if isinstance(result, Estimate):
         _print_estimate(scene, result)
         return
     name = shown(result.paths[0].stem)
     if not quiet:
         if result.times is None:
-            click.echo(f"Note: {name} was done before, by the same command; --overwrite does it anew", err=True)
+            say(f"Note: {name} was done before, by the same command; --overwrite does it anew", err=True)
         elif sys.stderr.isatty():
-            click.echo(f"{name}: {result.times.report()}", err=True)
+            say(f"{name}: {result.times.report()}", err=True)
     for path in result.paths:
-        click.echo(shown(str(path)))
-    click.echo(shown(_count_line(result)))
+        say(shown(str(path)))
+    say(shown(_count_line(result)))
 
 
 def _print_estimate(scene: SceneRef, estimate: Estimate) -> None:
@@ -127,9 +144,9 @@ def _print_estimate(scene: SceneRef, estimate: Estimate) -> None:
         "scratch": f"up to {_size(estimate.scratch)} next to the output",
         "output": f"rasters of {_size(estimate.output)} before compression" if estimate.output else "no raster",
     }
-    click.echo("\n".join([shown(scene.path), *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
+    say("\n".join([shown(scene.path), *(f"  {name + ':':<9}{value}" for name, value in rows.items())]))
     for path in estimate.paths:
-        click.echo(f"  file:    {shown(str(path))}")
+        say(f"  file:    {shown(str(path))}")
 
 
 def _count_line(result: PredictResult) -> str:

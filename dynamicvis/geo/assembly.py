@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from dynamicvis.geo.bands import Band, Record, cast, convert, record_columns
@@ -231,10 +231,10 @@ def check_creation_options(spec: RasterSpec, creation_options: Mapping[str, str]
     given = ", ".join(f"{name}={value}" for name, value in creation_options.items())
     log.addHandler(complaints)
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-            plain, path = Path(folder) / "plain.tif", Path(folder) / "cog.tif"
-            rasterio.open(plain, "w", driver="GTiff", width=1, height=1, count=1, dtype=spec.dtype).close()
-            rasterio.shutil.copy(plain, path, driver="COG", **_cog_options(spec, creation_options))
+        # In memory: it works where the disk of temporary files is full, too.
+        with MemoryFile() as plain, MemoryFile() as path, warnings.catch_warnings(action="ignore"):
+            plain.open(driver="GTiff", width=1, height=1, count=1, dtype=spec.dtype).close()
+            rasterio.shutil.copy(plain.name, path.name, driver="COG", **_cog_options(spec, creation_options))
     except (CPLE_BaseError, RasterioError) as error:
         complaints.found.append(str(error.__cause__ or error).strip().rstrip("."))
     finally:

@@ -7,7 +7,6 @@ so that the numbers do not depend on who computes which row.
 
 from __future__ import annotations
 
-import errno
 import queue
 import threading
 import time
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.assembly import StoredBand
 from dynamicvis.geo.bands import BandWriter
-from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.errors import full_disk
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
@@ -120,12 +119,7 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
         except OSError as error:
             if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
                 break
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                out_dir = work.folder.parents[2]
-                raise GeoError(
-                    f"the disk of {out_dir} is full; free some space and start again, what is done is kept"
-                ) from error
-            raise
+            raise full_disk(error, work.folder.parents[2]) or error from error
         if report.all_done():
             break
         time.sleep(_POLL)
@@ -295,7 +289,11 @@ class _Pipeline:
         if batch:
             count = len(batch[0])
             before = time.perf_counter()
-            outputs = taken([self._job.predict(batch.pop())])
+            try:
+                outputs = taken([self._job.predict(batch.pop())])
+            except OSError as error:
+                # What a model writes is not the output's: a cache, temporary files.
+                raise full_disk(error) or error from error
             self._times.model += time.perf_counter() - before
             _check_length(outputs, count)
         self._times.tiles += count

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamicvis.files import replacing, safe_name, sync_file, sync_folder
-from dynamicvis.geo.errors import GeoError
+from dynamicvis.files import occupy_standard_streams, replacing, safe_name, sync_file, sync_folder
+from dynamicvis.geo.errors import GeoError, full_disk
 from dynamicvis.geo.leases import Leases
 from dynamicvis.geo.publish import BEFORE, give_back, move_all
 
@@ -204,6 +204,8 @@ class Work:
             raise
         except GeoError as error:
             raise GeoError(self._place.in_own_names(str(error))) from error
+        except OSError as error:
+            raise full_disk(error, self._place.out_dir) or error from error
         finally:
             self._place.discard_staging(staging)
 
@@ -273,6 +275,7 @@ class WorkPlace:
             GeoError: an output exists, the folder cannot be written to, a link or a file stands where the work is kept,
                 another run is at work here, or an interrupted one had other options.
         """
+        occupy_standard_streams()
         self._check_folders()
         made = [folder for folder in (self.out_dir, *self.out_dir.parents) if not folder.exists()]
         try:

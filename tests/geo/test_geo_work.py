@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -464,3 +465,32 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     result = map_raster(lambda images: images, scene, tmp_path / "out" / "map.tif", tile=64, overlap=16)
     assert result.times is not None
     assert result.times.tiles == 4
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_of_a_cache_is_not_taken_for_that_of_the_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    scene = write_places(tmp_path / "site.tif", HEIGHT, WIDTH)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def write_to_cache(images: Any) -> Any:
+        raise OSError(28, "No space left on device", *([str(cache / "kernel.nbi")] if named else []))
+
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=0 if path == str(cache) else 9**9))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    with pytest.raises(GeoError, match=rf"the disk of {cache} is full; free some space and start again"):
+        map_raster(write_to_cache, scene, tmp_path / "out" / "map.tif", tile=64, overlap=16)
+
+
+def test_a_full_disk_while_outputs_are_made_names_their_folder(tmp_path: Path) -> None:
+    def make(staging: Path) -> dict[str, Any]:
+        raise OSError(28, "No space left on device")
+
+    with (
+        enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})) as work,
+        pytest.raises(GeoError, match=rf"the disk of {tmp_path} is full"),
+    ):
+        work.conclude(make)

@@ -159,10 +159,10 @@ class _Walk:
         if (given := _own_digest(value)) is not None:
             return _hash("digest", given)
         for attribute in ("py_func", "__wrapped__"):  # of numba, of functools
-            if (inner := getattr(value, attribute, None)) is not None:
-                options = getattr(value, "targetoptions", None)
+            if (inner := _attribute(value, attribute)) is not None:
+                options = _attribute(value, "targetoptions")
                 return _hash("wrapped", *map(self.digest, (kind.__name__, inner, options)))
-        if (graph := getattr(value, "inlined_graph", None)) is not None:  # a module of TorchScript
+        if (graph := _attribute(value, "inlined_graph")) is not None:  # a module of TorchScript
             return _hash("script", str(graph), self.digest(dict(value.state_dict())))
         try:
             reducer = copyreg.dispatch_table.get(kind)
@@ -268,8 +268,16 @@ def _hash(*parts: str | bytes | memoryview) -> bytes:
     return state.digest()
 
 
+def _attribute(value: Any, name: str) -> Any:
+    """An attribute of any object, None where it has none or does not give it."""
+    try:
+        return getattr(value, name, None)
+    except Exception:  # whatever a property of somebody else's raises
+        return None
+
+
 def _own_digest(value: Any) -> str | None:
-    given = getattr(value, "digest", None)
+    given = _attribute(value, "digest")
     return given if isinstance(given, str) and given else None
 
 
@@ -349,5 +357,6 @@ def _is_library(name: str | None) -> bool:
 
 
 def _library_name(module: str, name: str) -> str:
-    version = getattr(sys.modules.get(module.partition(".")[0]), "__version__", "")
+    package = sys.modules.get(module.partition(".")[0])
+    version = "" if package is None else vars(package).get("__version__", "")
     return f"{module}.{name} {version}"
