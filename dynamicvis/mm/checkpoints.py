@@ -29,6 +29,7 @@ from dynamicvis.registry import HOOKS
 
 LAST = "last_checkpoint"  # file in the work folder that names the last checkpoint
 _OUTDATED = "outdated_best"  # what a run's state calls the checkpoints that were the best before
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}  # of torch's Adam, AdamW and SGD
 _STATES = ("state_dict", "ema_state_dict")
 
 
@@ -327,6 +328,9 @@ def resume_problem(path: Path, parameters: Collection[str]) -> str | None:
     counts = [content["meta"].get(name) for name in ("epoch", "iter")]
     if not all(type(count) is int and count >= 0 for count in counts):
         return f"checkpoint {path} is no state of a run: its meta has no numbers of epochs and iterations"
+    keys = content["message_hub"].get("resumed_keys")
+    if not isinstance(keys, dict) or not all(isinstance(value, bool) for value in keys.values()):
+        return f"checkpoint {path} is no state of a run: its message_hub has no resumed_keys"
     for key in _STATES:
         if (name := unsound(content.get(key, {}), parameters)) is not None:
             return f"checkpoint {path} has NaN or infinity in {name}; give one from before the run diverged"
@@ -411,6 +415,40 @@ def loading_into(module: nn.Module, source: str, *, everything: bool = False) ->
         )
     if (name := unsound(dict([*parameters.items(), *module.named_buffers()]), parameters)) is not None:
         raise CheckpointError(f"{source} has NaN or infinity in {name}; give one from before the run diverged")
+
+
+def alike(before: Any, after: Any) -> bool:
+    """Whether a setting from a file is of the kind of the one that it replaces: a number, as many numbers, ..."""
+    if isinstance(before, bool) or isinstance(after, bool):
+        return before is None or isinstance(before, bool) is isinstance(after, bool)
+    if isinstance(before, int | float):
+        return isinstance(after, int | float) and not math.isnan(after)
+    if isinstance(before, str):
+        return isinstance(after, str)
+    if isinstance(before, list | tuple):
+        same = isinstance(after, list | tuple) and len(before) == len(after)
+        return same and all(alike(*pair) for pair in zip(before, after, strict=True))
+    if isinstance(before, dict):
+        return isinstance(after, dict) and all(
+            key in after and alike(value, after[key]) for key, value in before.items()
+        )
+    return True
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Compare what an optimizer keeps of the gradients with its parameters: as much of each, in its shape.
+
+    Raises:
+        TypeError: a part is missing, no tensor, or of another shape.
+    """
+    names = {name for state in optimizer.state.values() for name in state} & {*_MOMENTS, "step"}
+    for parameter, state in optimizer.state.items():
+        for name in names:
+            value = state.get(name, "")
+            shape = parameter.shape if name in _MOMENTS else torch.Size(())
+            fits = value.shape == shape if isinstance(value, torch.Tensor) else name == "step" and alike(0, value)
+            if not fits and value is not None:
+                raise TypeError(f"{name} of its optimizer does not fit its parameter")
 
 
 def whole_so_far(runner: Runner) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -15,13 +16,14 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.hooks.test_time_aug_hook import PrepareTTAHook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from dynamicvis.checkpoint import CheckpointError, printable
 from dynamicvis.files import replacing
-from dynamicvis.mm.checkpoints import CheckpointHook, inner_model, loading_into
+from dynamicvis.mm.checkpoints import CheckpointHook, alike, check_moments, inner_model, loading_into
 from dynamicvis.mm.errors import ConfigError
 from dynamicvis.mm.hooks import FiniteLossHook
 from dynamicvis.mm.loading import IGNORE_INDEX
@@ -138,7 +140,12 @@ class Runner(mmengine.runner.Runner):
             CheckpointError: see `load_checkpoint`; or its optimizer or schedule are of another config.
         """
         try:
+            before = self._settings()
             super().resume(filename, *arguments, **options)
+            if not alike(before, self._settings()):
+                raise TypeError("its optimizer or schedule has settings of another kind")
+            if isinstance(self.optim_wrapper, OptimWrapper):
+                check_moments(self.optim_wrapper.optimizer)
         except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -146,6 +153,16 @@ class Runner(mmengine.runner.Runner):
                 f"the run of checkpoint {filename} cannot go on ({type(error).__name__}: {printable(str(error))}); "
                 "resume with the config that it was trained with, or take its weights alone by load_from"
             ) from error
+
+    def _settings(self) -> list[Any]:
+        """What a checkpoint sets of optimizer and schedule, besides weights."""
+        settings: list[Any] = []
+        if isinstance(self.optim_wrapper, OptimWrapper):
+            for group in self.optim_wrapper.optimizer.param_groups:
+                settings.append({key: value for key, value in group.items() if key != "params"})
+        if isinstance(self.param_schedulers, list):
+            settings += [scheduler.state_dict() for scheduler in self.param_schedulers]
+        return copy.deepcopy(settings)
 
     def val(self) -> dict[str, float]:
         """Validate a whole model."""

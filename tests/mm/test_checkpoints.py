@@ -332,6 +332,31 @@ def test_resuming_with_another_config_is_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("param_schedulers", 0, "begin"), [1]),
+        (("param_schedulers", 0, "last_step"), None),
+        (("optimizer", "param_groups", 0, "eps"), "x"),
+        (("optimizer", "param_groups", 0, "betas"), [0.9]),
+        (("optimizer", "state", 0, "exp_avg"), 0),
+        (("optimizer", "state", 1, "exp_avg_sq"), torch.zeros(7)),
+        (("message_hub", "resumed_keys", "epoch"), -1),
+        (("message_hub", "log_scalars"), None),
+        (("meta", "iter"), "1"),
+    ],
+)
+def test_a_state_of_other_kinds_is_refused(tmp_path, place, value):
+    trained(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1))
+    state = inner = read_checkpoint(tmp_path / "epoch_1.pth")
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    torch.save(state, tmp_path / "epoch_1.pth")
+    with pytest.raises(CheckpointError, match=r"epoch_1\.pth"):
+        trained(tmp_path, resume=True)
+
+
 def test_the_hook_of_any_config_is_the_safe_one(tmp_path):
     for hooks in (
         None,
