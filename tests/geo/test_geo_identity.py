@@ -287,3 +287,63 @@ def test_a_model_of_the_users_own_is_its_state(tmp_path: Path) -> None:
     assert predict(scene, tmp_path / "out", Thresholds(card, 0), settings=settings).times is None
     with pytest.raises(GeoError, match="exists already"):
         predict(scene, tmp_path / "out", Thresholds(card, 1), settings=settings)
+
+
+class Real(float):
+    """A number with a state of its own."""
+
+    factor: int
+
+    def __new__(cls, factor: int) -> Real:
+        made = super().__new__(cls, 1.0)
+        made.factor = factor
+        return made
+
+
+class Scaled:
+    """A decorator that is a class."""
+
+    def __init__(self, function: Callable[..., Any], factor: int) -> None:
+        functools.update_wrapper(self, function)
+        self.factor = factor
+
+    def __call__(self, images: Any) -> Any:
+        return images * self.factor
+
+
+def like_a_library(factor: int) -> Callable[..., Any]:
+    if factor == 1:
+        made: Callable[..., Any] = lambda images: np.add(images, 1)  # noqa: E731
+    else:
+        made = lambda images: np.add(images, 2)  # noqa: E731
+    made.__module__ = "numpy"  # as functools.wraps does with a function of numpy
+    return made
+
+
+def over(value: Any) -> Callable[..., Any]:
+    return lambda images: (images, value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (over({"tree": 1, "road": 2}), over({"road": 2, "tree": 1})),
+        (
+            torch.nn.Sequential(OrderedDict(a=torch.nn.ReLU(), b=torch.nn.Sigmoid())),
+            torch.nn.Sequential(OrderedDict(b=torch.nn.Sigmoid(), a=torch.nn.ReLU())),
+        ),
+        (over(np.ma.array([1, 2], mask=[0, 1])), over(np.ma.array([1, 2], mask=[1, 0]))),
+        (over(Real(1)), over(Real(2))),
+        (Scaled(level, 1), Scaled(level, 2)),
+        (like_a_library(1), like_a_library(2)),
+    ],
+    ids=["order of entries", "order of layers", "mask", "subclass of float", "class as decorator", "wraps numpy"],
+)
+def test_what_only_looks_alike_is_told_apart(one: Any, other: Any) -> None:
+    assert identify(one).unknown is identify(other).unknown is None
+    assert identify(one).parts != identify(other).parts
+
+
+@pytest.mark.parametrize("value", [np.zeros((0, 3)), np.array(["2020-01-01"], "M8[D]"), torch.zeros(0, 3)])
+def test_arrays_without_a_flat_buffer_have_an_identity(value: Any) -> None:
+    assert identify(over(value)) == identify(over(value.copy() if isinstance(value, np.ndarray) else value.clone()))

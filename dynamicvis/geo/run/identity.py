@@ -22,6 +22,7 @@ import numpy as np
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, types.EllipsisType, types.NotImplementedType, range)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event)
+_CACHED = type(cache(len))  # what ``functools.cache`` and ``lru_cache`` make
 _NAMES_READ = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _OURS = ("dynamicvis", "dynamicvis_kernels")
 _SKIPPED = ("_abc_impl",)  # of a class: caches that fill while it is used
@@ -53,7 +54,10 @@ def identify(value: Any) -> Identity:
     if (given := _own_digest(value)) is not None:
         return Identity({"digest": given}, None)
     walk = _Walk()
-    parts = {name: part().hex() for name, part in _parts(walk, value)}
+    parts: dict[str, str] = {}
+    for name, part in _parts(walk, value):
+        # A method and the object it is bound to may have parts of the same name.
+        parts[name] = parts.get(name, "") + part().hex()
     return Identity(parts, walk.unknown)
 
 
@@ -67,7 +71,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[tuple[str, Callable[[], bytes]]]
         yield from _parts(walk, value.__self__)
     elif _compiled_from(value) is not None:
         yield from _parts(walk, _compiled_from(value))
-    elif isinstance(value, types.FunctionType) and not _is_library(value.__module__):
+    elif isinstance(value, types.FunctionType) and not _is_library(_home(value)):
         yield "code", lambda: walk.digest(value.__code__)
         yield "default values", lambda: walk.digest((value.__defaults__, value.__kwdefaults__))
         for name, content in sorted(_variables(value).items()):
@@ -87,7 +91,7 @@ class _Walk:
 
     def digest(self, value: Any) -> bytes:
         """Digest of a value; two values with the same one are the same to any function."""
-        if isinstance(value, _ATOMS):
+        if type(value) in _ATOMS:  # a subclass may have a state of its own
             return _hash(type(value).__name__, value if isinstance(value, bytes) else repr(value))
         key = id(value)
         if key in self._done:
@@ -120,9 +124,7 @@ class _Walk:
         if kind in (dict, types.MappingProxyType):
             return self._mapping(value)
         if isinstance(value, np.ndarray | np.generic):
-            if value.dtype.hasobject:
-                return _hash("objects", repr(value.shape), self.digest(value.tolist()))
-            return _hash("array", repr(value.dtype.descr), repr(value.shape), np.ascontiguousarray(value).data)
+            return self._array(value)
         if isinstance(value, bytearray | memoryview):
             return _hash("bytes", bytes(value))
         torch = sys.modules.get("torch")
@@ -139,8 +141,20 @@ class _Walk:
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, types.ModuleType):
-            return _hash("module", _library_name(value.__name__, ""))
+            return _hash("module", _library_name(value.__name__, ""), _source_digest(value.__name__))
         return self._object(value)
+
+    def _array(self, value: Any) -> bytes:
+        if value.dtype.hasobject:
+            content: bytes | memoryview = self.digest(value.tolist())
+        else:
+            dense = np.ascontiguousarray(value)
+            # Times, for one, have no buffer; empty arrays no flat one.
+            content = dense.reshape(-1).view(np.uint8).data if dense.nbytes else b""
+        parts = ("array", repr(value.dtype.descr), repr(value.shape), content)
+        if type(value) is np.ndarray or isinstance(value, np.generic | np.memmap):
+            return _hash(*parts)
+        return _hash(*parts, self.digest(type(value)), self._mapping(getattr(value, "__dict__", {}), attributes=True))
 
     def _object(self, value: Any) -> bytes:
         kind = type(value)
@@ -158,12 +172,14 @@ class _Walk:
             return _hash("lock")
         if (given := _own_digest(value)) is not None:
             return _hash("digest", given)
-        for attribute in ("py_func", "__wrapped__"):  # of numba, of functools
-            if (inner := _attribute(value, attribute)) is not None:
-                options = _attribute(value, "targetoptions")
-                return _hash("wrapped", *map(self.digest, (kind.__name__, inner, options)))
-        if (graph := _attribute(value, "inlined_graph")) is not None:  # a module of TorchScript
-            return _hash("script", str(graph), self.digest(dict(value.state_dict())))
+        if isinstance(value, _CACHED):
+            return _hash("cached", self.digest(value.__wrapped__))
+        if _is_library(kind.__module__) and (inner := _attribute(value, "py_func")) is not None:  # of numba
+            options = _attribute(value, "targetoptions")
+            return _hash("wrapped", *map(self.digest, (kind.__name__, inner, options)))
+        if (graph := _attribute(value, "inlined_graph")) is not None:  # of TorchScript, where functions have no state
+            state = dict(value.state_dict()) if hasattr(value, "state_dict") else {}
+            return _hash("script", str(graph), self.digest(state))
         try:
             reducer = copyreg.dispatch_table.get(kind)
             reduced = value.__reduce_ex__(4) if reducer is None else reducer(value)
@@ -193,7 +209,8 @@ class _Walk:
         for key, content in value.items():
             with self._named(key if attributes and isinstance(key, str) else ""):
                 entries.append((self.digest(key), self.digest(content)))
-        return _hash("mapping", *(part for entry in sorted(entries) for part in entry))
+        # A function may number the entries of a dictionary; attributes are read by their names.
+        return _hash("mapping", *(part for entry in (sorted(entries) if attributes else entries) for part in entry))
 
     def _tensor(self, value: Any, torch: Any) -> bytes:
         try:
@@ -204,10 +221,10 @@ class _Walk:
 
     def _function(self, value: types.FunctionType) -> bytes:
         own = (value.__defaults__, value.__kwdefaults__, value.__dict__ or None)
-        if _is_library(value.__module__):
+        if _is_library(_home(value)):
             cells = [_content(cell) for cell in value.__closure__ or ()]
             return _hash(
-                "function", _library_name(value.__module__, value.__qualname__), *map(self.digest, (own, cells))
+                "function", _library_name(_home(value), value.__qualname__), *map(self.digest, (own, cells))
             )
         variables = [
             part
@@ -225,14 +242,21 @@ class _Walk:
 
     def _class(self, value: type) -> bytes:
         if _is_library(value.__module__):
-            return _hash("class", _library_name(value.__module__, value.__qualname__))
+            # Classes that a library makes at run time may derive from the user's.
+            return _hash(
+                "class", _library_name(value.__module__, value.__qualname__), *map(self.digest, value.__bases__)
+            )
         attributes = {
             name: content
             for name, content in vars(value).items()
             if name not in _SKIPPED
-            and (not name.startswith("__") or isinstance(content, types.FunctionType | staticmethod | classmethod))
+            and (
+                not name.startswith("__")
+                or name == "__call__"
+                or isinstance(content, types.FunctionType | staticmethod | classmethod)
+            )
         }
-        return _hash("class", value.__qualname__, *map(self.digest, value.__bases__), self.digest(attributes))
+        return _hash("class", value.__qualname__, *map(self.digest, value.__bases__), self._mapping(attributes, attributes=True))
 
     def _module(self, module: types.ModuleType, code: types.CodeType) -> bytes:
         if _is_library(module.__name__):
@@ -279,6 +303,11 @@ def _attribute(value: Any, name: str) -> Any:
 def _own_digest(value: Any) -> str | None:
     given = _attribute(value, "digest")
     return given if isinstance(given, str) and given else None
+
+
+def _home(function: types.FunctionType) -> str:
+    """Name of the module a function is written in; ``functools.wraps`` gives it the ``__module__`` of another one."""
+    return str(function.__globals__.get("__name__", ""))
 
 
 def _compiled_from(value: Any) -> Any:
@@ -338,10 +367,13 @@ def _source_digest(name: str) -> bytes:
 def _is_library(name: str | None) -> bool:
     """Whether a module belongs to Python or to an installed package, and so follows from its version."""
     top = (name or "").partition(".")[0]
-    if top in sys.stdlib_module_names or top in sys.builtin_module_names or top in _OURS:
+    if top in sys.builtin_module_names or top in _OURS:
         return True
     if top in ("", "__main__"):
         return False
+    # A file of the user's may have the name of a module of Python, such as code.py or profile.py.
+    if top in sys.stdlib_module_names and getattr(sys.modules.get(top), "__file__", None) is None:
+        return True
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
