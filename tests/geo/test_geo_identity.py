@@ -332,7 +332,7 @@ def over(value: Any) -> Callable[..., Any]:
             torch.nn.Sequential(OrderedDict(a=torch.nn.ReLU(), b=torch.nn.Sigmoid())),
             torch.nn.Sequential(OrderedDict(b=torch.nn.Sigmoid(), a=torch.nn.ReLU())),
         ),
-        (over(np.ma.array([1, 2], mask=[0, 1])), over(np.ma.array([1, 2], mask=[1, 0]))),
+        (over(np.ma.array([1, 2], mask=[False, True])), over(np.ma.array([1, 2], mask=[True, False]))),
         (over(Real(1)), over(Real(2))),
         (Scaled(level, 1), Scaled(level, 2)),
         (like_a_library(1), like_a_library(2)),

@@ -177,7 +177,7 @@ class _Walk:
         if _is_library(kind.__module__) and (inner := _attribute(value, "py_func")) is not None:  # of numba
             options = _attribute(value, "targetoptions")
             return _hash("wrapped", *map(self.digest, (kind.__name__, inner, options)))
-        if (graph := _attribute(value, "inlined_graph")) is not None:  # of TorchScript, where functions have no state
+        if (graph := _attribute(value, "inlined_graph")) is not None:  # of TorchScript
             state = dict(value.state_dict()) if hasattr(value, "state_dict") else {}
             return _hash("script", str(graph), self.digest(state))
         try:
@@ -223,9 +223,7 @@ class _Walk:
         own = (value.__defaults__, value.__kwdefaults__, value.__dict__ or None)
         if _is_library(_home(value)):
             cells = [_content(cell) for cell in value.__closure__ or ()]
-            return _hash(
-                "function", _library_name(_home(value), value.__qualname__), *map(self.digest, (own, cells))
-            )
+            return _hash("function", _library_name(_home(value), value.__qualname__), *map(self.digest, (own, cells)))
         variables = [
             part
             for name, content in sorted(_variables(value).items())
@@ -256,7 +254,9 @@ class _Walk:
                 or isinstance(content, types.FunctionType | staticmethod | classmethod)
             )
         }
-        return _hash("class", value.__qualname__, *map(self.digest, value.__bases__), self._mapping(attributes, attributes=True))
+        return _hash(
+            "class", value.__qualname__, *map(self.digest, value.__bases__), self._mapping(attributes, attributes=True)
+        )
 
     def _module(self, module: types.ModuleType, code: types.CodeType) -> bytes:
         if _is_library(module.__name__):
@@ -372,7 +372,8 @@ def _is_library(name: str | None) -> bool:
     if top in ("", "__main__"):
         return False
     # A file of the user's may have the name of a module of Python, such as code.py or profile.py.
-    if top in sys.stdlib_module_names and getattr(sys.modules.get(top), "__file__", None) is None:
+    origin = getattr(getattr(sys.modules.get(top), "__spec__", None), "origin", None)
+    if top in sys.stdlib_module_names and origin in (None, "built-in", "frozen"):
         return True
     try:
         spec = importlib.util.find_spec(top)
