@@ -33,10 +33,10 @@ def taken(answer: list[TileOutputs]) -> TileOutputs:
         kept = []
         while objects:
             found = objects.pop()
-            masks = [found.masks]
+            masks, most = [found.masks], found.most
             small = np.array(found.boxes), np.array(found.scores), np.array(found.labels)
             del found
-            kept.append(TileObjects(*small, _own(masks)))
+            kept.append(TileObjects(*small, _own(masks), most))
     return TileOutputs({name: _own(maps) for name in names}, kept, _own(vectors))
 
 
