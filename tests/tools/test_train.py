@@ -100,7 +100,10 @@ def test_card_says_what_the_config_says(trained: Run, exported):
     assert (card.classes, card.colors) == (("tree",), ("#" + bytes(palette[0]).hex(),))
     assert (card.score_threshold, card.metrics) == (0.0, {"coco/bbox_mAP_50": 0.25})
     assert "data_preprocessor" not in card.config
-    assert all(value.dtype == torch.float16 for value in load_file(exported).values() if value.is_floating_point())
+    floats = [value for value in load_file(exported).values() if value.is_floating_point()]
+    # What a short training leaves next to zero is beyond float16.
+    assert all(value.dtype == torch.float16 or value.abs().max() < 2**-14 for value in floats)
+    assert sum(value.numel() for value in floats if value.dtype == torch.float16) > 300_000
 
 
 def test_exported_model_detects_what_the_trained_one_does(trained: Run, exported, monkeypatch):
