@@ -26,7 +26,7 @@ from dynamicvis.geo.errors import full_disk
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
-from dynamicvis.geo.run.ownership import taken
+from dynamicvis.geo.runs.ownership import taken
 from dynamicvis.geo.tiles import Extent, Grid, Tile
 from dynamicvis.geo.work import Work
 

@@ -19,7 +19,7 @@ from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
 from dynamicvis.geo.outputs import check_paths
 from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
-from dynamicvis.geo.run.identity import identify
+from dynamicvis.geo.runs.identity import identify
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import STAGED, Hopeless, Plan, WorkPlace

@@ -24,7 +24,7 @@ from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
 from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
-from dynamicvis.geo.run.identity import identify
+from dynamicvis.geo.runs.identity import identify
 from dynamicvis.geo.scenes import scene_name
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tasks import Scenery, make_grid, make_task

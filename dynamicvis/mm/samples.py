@@ -99,9 +99,7 @@ class _Checked:
                 )
             return None
         self.without = 0
-        problem = sample_problem(
-            sample, len(dataset.metainfo.get("classes") or ()), self.ignored, training=not dataset.test_mode
-        )
+        problem = sample_problem(sample, len(dataset.metainfo.get("classes") or ()), self.ignored)
         if problem is not None:
             raise DataError(f"{self._name(index)} {problem}; correct it or leave it out")
         return sample
@@ -112,14 +110,15 @@ class _Checked:
         return " with ".join(map(str, paths)) or f"sample {index} of {type(self.dataset).__name__}"
 
 
-def sample_problem(sample: Any, classes: int, ignored: Collection[int], *, training: bool) -> str | None:
+def sample_problem(sample: Any, classes: int, ignored: Collection[int]) -> str | None:
     """What is wrong with the labels of a packed sample, to be put behind its name, or None.
+
+    A map of classes has the size of the inputs or, as pipelines of a test leave it, that of the image as loaded.
 
     Args:
         sample: ``inputs`` and ``data_samples``, as the last transform of a pipeline gives them.
         classes: their number; 0 where it is not known.
         ignored: values of a map of classes that stand for pixels without a class.
-        training: whether maps of classes must have the size of the inputs; in testing they keep their own.
     """
     labelled = sample.get("data_samples") if isinstance(sample, dict) else None
     if labelled is None or isinstance(labelled, list):
@@ -133,8 +132,10 @@ def sample_problem(sample: Any, classes: int, ignored: Collection[int], *, train
         boxes = getattr(instances, "bboxes", None)
         found.append(_box_problem(getattr(boxes, "tensor", boxes)))
     if (segments := getattr(labelled, "gt_sem_seg", None)) is not None:
-        inputs = sample.get("inputs")
-        size = inputs.shape[-2:] if training and isinstance(inputs, Tensor) else None
+        inputs, loaded = sample.get("inputs"), labelled.metainfo.get("ori_shape")
+        size = inputs.shape[-2:] if isinstance(inputs, Tensor) else None
+        if size is not None and loaded is not None and segments.data.shape[-2:] == tuple(loaded)[:2]:
+            size = None
         found.append(_map_problem(segments.data, classes, ignored, size))
     return next((problem for problem in found if problem is not None), None)
 

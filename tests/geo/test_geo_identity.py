@@ -24,7 +24,7 @@ from geo_scenes import make_card, write_raster
 from dynamicvis.geo import GeoError, map_raster, predict
 from dynamicvis.geo.pipeline import Settings
 from dynamicvis.geo.products import TileOutputs
-from dynamicvis.geo.run.identity import identify
+from dynamicvis.geo.runs.identity import identify
 
 LEVEL = 3
 TABLE = {"low": [1, 2], "names": {"x", "y", "z", "a", "b"}}
