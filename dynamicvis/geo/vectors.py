@@ -361,13 +361,28 @@ def _write_flatgeobuf(path: Path, stream: _Stream) -> None:
 
 def _write_geojson(path: Path, stream: _Stream) -> None:
     place = stream.place
-    decimals = 7
+    decimals = written = 7
     if place.crs is not None:
         _refuse_other_surfaces(path, place)
         stream.lonlat, decimals = True, decimals_of(place)
+        # GDAL takes 00000x and 99999x at the end of a number for noise, and drops it: corners of small pixels would
+        # meet, unless more digits follow.
+        written = min(decimals + 4, 15)
     # Longitudes and latitudes are given as they are to be: what GDAL would do for RFC 7946 is done.
-    _write_gdal(path, _DRIVERS[".geojson"], stream, {"RFC7946": "NO", "COORDINATE_PRECISION": str(decimals)})
+    _write_gdal(path, _DRIVERS[".geojson"], stream, {"RFC7946": "NO", "COORDINATE_PRECISION": str(written)})
+    if written != decimals:
+        _state_resolution(path, written, decimals)
     _check_geojson(path)
+
+
+def _state_resolution(path: Path, written: int, decimals: int) -> None:
+    """Put the resolution of the coordinates at the head of a GeoJSON file that was written with more decimals."""
+    with path.open("r+b") as file:
+        head = file.read(4096)
+        place = head.find(f'"xy_coordinate_resolution": 1e-{written:02}'.encode())
+        if place >= 0:
+            file.seek(head.index(b"1e-", place))
+            file.write(f"1e-{decimals:02}".encode())
 
 
 def _refuse_other_surfaces(path: Path, place: Place) -> None:

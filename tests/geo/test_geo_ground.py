@@ -138,6 +138,21 @@ def test_decimals_follow_the_pixel(pixel: float, decimals: int) -> None:
     assert decimals_of(place) == decimals
 
 
+@pytest.mark.parametrize(("longitude", "latitude"), [(0.0, 45.0), (180.0, 10.0), (12.3, 51.0)])
+def test_pixels_of_millimetres_keep_their_size_in_the_file(tmp_path: Path, longitude: float, latitude: float) -> None:
+    step = 1e-8
+    affine = rasterio.Affine(step, 0, longitude - 50 * step, 0, -step, latitude + 50 * step)
+    corner = np.array([(column, row) for column in range(30, 70, 4) for row in range(30, 70, 4)], np.float64)
+    boxes = shapely.box(*corner.T, *(corner + 3).T)
+    place = Place(CRS.from_epsg(4326), affine, "fine.tif", (100, 100))
+    write_vectors(tmp_path / "o.geojson", [Features(boxes, np.zeros(100, int), np.ones(100))], place, ("a",))
+    document = json.loads((tmp_path / "o.geojson").read_text())
+    assert document["xy_coordinate_resolution"] == 10.0 ** -decimals_of(place)
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in document["features"]]
+    np.testing.assert_allclose([shape.area for shape in shapes], 9 * step**2, rtol=0.03)
+    assert all(shape.is_valid for shape in shapes)
+
+
 def test_the_rim_of_a_full_disk(tmp_path: Path) -> None:
     size = 200
     affine = rasterio.Affine(2 * HALF / size, 0, -HALF, 0, -2 * HALF / size, HALF)

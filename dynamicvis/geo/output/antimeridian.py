@@ -10,7 +10,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-_FLAT = 1.01e-7  # degrees at the antimeridian, within which GDAL's driver of GeoJSON moves points onto it
 _WHOLE = shapely.box(-180, -90, 180, 90)
 
 
@@ -48,10 +47,6 @@ def fold(rings: Sequence[Ring], decimals: int) -> NDArray[np.object_]:
     snapped = shapely.set_precision(whole, 10.0**-decimals)
     rounded = shapely.transform(snapped, lambda points: points.round(decimals) + 0.0)
     parts = areal_parts(rounded if shapely.is_valid(rounded) else snapped)
-    west, _, east, _ = shapely.bounds(parts).T
-    flat = (east - west < max(_FLAT, 3.01 * 10.0**-decimals)) & ((west == -180) | (east == 180))
-    if not flat.all():
-        parts = parts[~flat]
     return np.atleast_1d(shapely.orient_polygons(parts))
 
 

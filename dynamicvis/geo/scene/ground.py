@@ -158,7 +158,8 @@ class Ground:
                 inner = self._place.lonlat(a[long] + fraction * (b - a)[long])
                 _, bend = self._off_chord(start[long], inner, end[long], width[long], fraction)
                 good[long] = bend <= allowed[long]
-            good |= ~(np.isfinite(straight) & np.isfinite(allowed)) | (halving == _HALVINGS)
+            # A piece shorter than the tolerance is within it, also where a map has no digits left.
+            good |= ~(np.isfinite(straight) & np.isfinite(allowed)) | (length <= _TOLERANCE) | (halving == _HALVINGS)
             done.append(
                 (edge[good], at[good], start[good], middle[good], end[good], np.stack([width, off], axis=1)[good])
             )
