@@ -31,12 +31,19 @@ def weight_problem(name: str, value: torch.Tensor, like: torch.Tensor | None = N
         return f"has type {str(value.dtype).removeprefix('torch.')}, which no weight has"
     if like is not None and like.numel() and not value.numel():
         return "holds no values"
-    if not value.is_floating_point() or not value.numel():
+    if not value.is_floating_point():
         return None
-    # Both ends are NaN where any value is. In float32, since 8-bit floats cannot be compared.
-    lowest, highest = torch.aminmax(value if value.dtype == torch.float64 else value.float())
-    if not (torch.isfinite(lowest) and torch.isfinite(highest)):
+    if not is_finite(value):
         return "holds NaN or infinity"
-    if name.endswith("running_var") and lowest < 0:
+    if name.endswith("running_var") and bool((value.float() < 0).any()):
         return "is a variance and negative"
     return None
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether a floating-point tensor holds neither NaN nor infinity, in one pass and without a tensor of its size."""
+    if not value.numel():
+        return True
+    # Both ends are NaN where any value is. In float32, since 8-bit floats cannot be compared.
+    lowest, highest = torch.aminmax(value if value.dtype == torch.float64 else value.float())
+    return bool(torch.isfinite(lowest) & torch.isfinite(highest))

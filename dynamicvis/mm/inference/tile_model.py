@@ -16,6 +16,7 @@ from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.mm.inference.caps import ObjectCaps
 from dynamicvis.model_card import ModelCard, ModelFileError
 from dynamicvis.retrieval import spatial_mean
+from dynamicvis.tensors import is_finite
 from dynamicvis.text import first_sentence
 
 _STRIDES = (4, 8, 16, 32)  # of the backbone's stages
@@ -39,8 +40,7 @@ def _require_finite(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             waiting += value.values()
         elif isinstance(value, list | tuple):
             waiting += value
-        # A product with zero is NaN where the value is not finite, and cannot overflow.
-        elif isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite((value * 0).sum()):
+        elif isinstance(value, Tensor) and value.is_floating_point() and not is_finite(value):
             raise _NotFinite(type(module).__name__)
 
 
