@@ -169,6 +169,20 @@ def test_different_functions_differ_and_every_process_agrees() -> None:
     assert json.loads(text) == first
 
 
+def test_compiling_a_module_does_not_change_what_it_is() -> None:
+    model = network(0)
+    before = identify(model)
+    compiled_model = torch.compile(model)
+    assert identify(model) == before
+    assert identify(compiled_model) == before
+    # As Lightning does where it wraps torch.compile, if anything imported it before.
+    compiled_model._compile_kwargs = {"dynamic": False}  # type: ignore[attr-defined]
+    assert "_compile_kwargs" in vars(model)
+    assert identify(compiled_model) == before
+    model.scale = 2  # type: ignore[assignment]
+    assert identify(compiled_model) != before
+
+
 def test_what_a_function_refers_to_counts_through_all_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     functions = [level, through_another, decorated(1), compiled, partial(level), Model().apply]
     before = [identify(function) for function in functions]

@@ -26,6 +26,8 @@ _CACHED = type(cache(len))  # what ``functools.cache`` and ``lru_cache`` make
 _NAMES_READ = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _OURS = ("dynamicvis", "dynamicvis_kernels")
 _SKIPPED = ("_abc_impl",)  # of a class: caches that fill while it is used
+# What torch.compile, and Lightning around it, leave on the module they were given: how it was compiled, not what it is.
+_COMPILED = ("_is_torch_compile", "_compile_kwargs")
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ class _Walk:
     def _mapping(self, value: Mapping[Any, Any], *, attributes: bool = False) -> bytes:
         entries = []
         for key, content in value.items():
+            if attributes and key in _COMPILED:
+                continue
             with self._named(key if attributes and isinstance(key, str) else ""):
                 entries.append((self.digest(key), self.digest(content)))
         # A function may number the entries of a dictionary; attributes are read by their names.
