@@ -88,13 +88,18 @@ class _Walk:
     def __init__(self) -> None:
         self.unknown: str | None = None
         self._done: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its id is not given to another one
+        self._atoms: dict[tuple[type, str | bytes], bytes] = {}  # by their text: 0.0 is not -0.0, and 1 not True
         self._open: list[int] = []
         self._names: list[str] = []
 
     def digest(self, value: Any) -> bytes:
         """Digest of a value; two values with the same one are the same to any function."""
         if type(value) in _ATOMS:  # a subclass may have a state of its own
-            return _hash(type(value).__name__, value if isinstance(value, bytes) else repr(value))
+            text = value if isinstance(value, bytes) else repr(value)
+            found = self._atoms.get((type(value), text))
+            if found is None:
+                found = self._atoms[type(value), text] = _hash(type(value).__name__, text)
+            return found
         key = id(value)
         if key in self._done:
             return self._done[key][1]
@@ -209,10 +214,11 @@ class _Walk:
     def _mapping(self, value: Mapping[Any, Any], *, attributes: bool = False) -> bytes:
         entries = []
         for key, content in value.items():
-            if attributes and key in _COMPILED:
-                continue
-            with self._named(key if attributes and isinstance(key, str) else ""):
+            if not (attributes and isinstance(key, str)):
                 entries.append((self.digest(key), self.digest(content)))
+            elif key not in _COMPILED:
+                with self._named(key):
+                    entries.append((self.digest(key), self.digest(content)))
         # A function may number the entries of a dictionary; attributes are read by their names.
         return _hash("mapping", *(part for entry in (sorted(entries) if attributes else entries) for part in entry))
 
@@ -279,21 +285,20 @@ class _Walk:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        self._names += [name] if name else []
+        self._names.append(name)
         try:
             yield
         finally:
-            if name:
-                self._names.pop()
+            self._names.pop()
 
 
 def _hash(*parts: str | bytes | memoryview) -> bytes:
-    state = hashlib.blake2b(digest_size=16)
+    state = hashlib.sha256()
     for part in parts:
-        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else memoryview(part).cast("B")
-        state.update(f"{len(content)}:".encode())
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(b"%d:" % memoryview(content).nbytes)
         state.update(content)
-    return state.digest()
+    return state.digest()[:16]
 
 
 def _attribute(value: Any, name: str) -> Any:

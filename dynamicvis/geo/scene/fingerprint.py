@@ -125,7 +125,7 @@ def _side_files(files: Iterable[Path]) -> Iterator[Path]:
 
 
 def _content(files: list[Path], missing: list[str]) -> str:
-    state = hashlib.blake2b(digest_size=32)
+    state = hashlib.sha256()
     state.update(repr(missing).encode())
     plain: list[tuple[Path, int]] = []
     for file in files:
