@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dynamicvis.backbone.model import resize_position_embedding
+from dynamicvis.errors import DynamicVisError
 from dynamicvis.tensors import tensor_problem, weight_problem
 from dynamicvis.text import printable
 
@@ -43,7 +44,7 @@ _FIRST_CONVOLUTION = "stages.0.merge.projection.weight"
 _POSITION = "pos_embed"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DynamicVisError):
     """A checkpoint that cannot be loaded; the message names the file and the way out."""
 
 

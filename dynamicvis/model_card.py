@@ -14,6 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynamicvis.errors import DynamicVisError
 from dynamicvis.files import listing, replacing
 from dynamicvis.model_config import config_problem
 from dynamicvis.text import is_plain, printable
@@ -43,7 +44,7 @@ _LARGEST_NUMBER = 1e30  # well inside float32, as its inverse is
 _LARGEST_WINDOW = 16384  # pixels
 
 
-class ModelFileError(ValueError):
+class ModelFileError(DynamicVisError):
     """A model file that cannot be used; the message names the file and the way out."""
 
 

@@ -28,6 +28,8 @@ from rasterio._path import _parse_path, _vsi_path
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from dynamicvis.errors import DynamicVisError
+
 # Formats whose files hold their own pixels. RMF, XYZ, PCRaster and PCIDSK are left out: GDAL reads what such a file
 # lacks at its end as zeros. What GDAL as installed does not know is left aside.
 _SELF_CONTAINED = (
@@ -89,7 +91,7 @@ _DEEPEST = 8  # virtual rasters within virtual rasters
 _LARGEST_VRT = 256 << 20  # bytes
 
 
-class RasterFileError(ValueError):
+class RasterFileError(DynamicVisError):
     """A raster that is not opened, for what it is or refers to; the message is one sentence."""
 
 

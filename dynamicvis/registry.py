@@ -3,8 +3,9 @@
 MMEngine resolves ``type="dynamicvis.X"`` by importing ``dynamicvis.registry`` and then each registry's ``locations``,
 so this module must keep its name and import nothing but MMEngine's registries.
 
-The tables say where each name lives. Its module is imported when a config first names it: OpenMMLab's packages take
-seconds to import, and a detector needs no segmentation.
+Each registry has a table of modules by the name that they register; a module is imported when a config first uses one
+of its names, since OpenMMLab's packages take seconds to import and a detector needs no segmentation. What is in no
+table, such as the backbone, is registered by ``dynamicvis.mm`` itself.
 """
 
 from __future__ import annotations
@@ -120,7 +121,6 @@ HOOKS = LazyRegistry(
         "SkippedImagesHook": "loading",
     },
 )
-LOOPS = LazyRegistry("loop", root.LOOPS, {})
 OPTIM_WRAPPERS = LazyRegistry(
     "optim_wrapper",
     root.OPTIM_WRAPPERS,

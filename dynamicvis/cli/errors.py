@@ -68,8 +68,7 @@ def reported_errors(interrupted: str | None = None) -> Iterator[None]:
         interrupted: what a user who presses Ctrl-C should know, or whose process is told to end (SIGTERM, SIGHUP);
             click's own "Aborted!" if not given.
     """
-    from dynamicvis.geo.errors import GeoError, describe_os_error
-    from dynamicvis.model_card import ModelFileError
+    from dynamicvis.errors import DynamicVisError, explanation
     from dynamicvis.text import shown
 
     try:
@@ -78,12 +77,10 @@ def reported_errors(interrupted: str | None = None) -> Iterator[None]:
         else:
             with _ended_by_signals(interrupted):
                 yield
-    except (GeoError, ModelFileError) as error:
-        raise click.ClickException(shown(str(error))) from error
     except BrokenPipeError:
         raise  # Nobody reads on (``| head``): click ends without a word.
-    except OSError as error:
-        raise click.ClickException(shown(describe_os_error(error))) from error
+    except (DynamicVisError, OSError) as error:
+        raise click.ClickException(shown(explanation(error) or "")) from error
     except KeyboardInterrupt as error:
         if interrupted is None:
             raise

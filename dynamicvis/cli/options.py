@@ -85,22 +85,28 @@ batch_size_option = click.option(
 device_option = click.option(
     "--device", default="cpu", show_default=True, metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, ..."
 )
-workers_option = click.option(
-    "-j",
-    "--workers",
+readers_option = click.option(
+    "--readers",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
     metavar="N",
     help="Threads that read ahead of the model.",
 )
+workers_option = click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes of --engine ray.  [default: 2; on GPUs, one for each GPU of the cluster]",
+)
 engine_option = click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where scenes are computed: in this process, or by as many processes as --workers says in a Ray cluster (that "
-    "of RAY_ADDRESS, or a local one).",
+    help="Where scenes are computed: in this process, or by --workers processes in a Ray cluster (that of RAY_ADDRESS, "
+    "or a local one).",
 )
 max_memory_option = click.option(
     "--max-memory",
@@ -185,7 +191,7 @@ def run_options(command: Command) -> Command:
     return _with(
         command,
         batch_size_option,
-        workers_option,
+        readers_option,
         device_option,
         max_memory_option,
         creation_option,
@@ -196,6 +202,11 @@ def run_options(command: Command) -> Command:
         json_option,
         quiet_option,
     )
+
+
+def engine_options(command: Command) -> Command:
+    """Where it is computed."""
+    return _with(command, engine_option, workers_option)
 
 
 def _with(command: Command, *options: Callable[[Command], Command]) -> Command:

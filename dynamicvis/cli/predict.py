@@ -9,7 +9,7 @@ import click
 
 from dynamicvis.cli.errors import reported_errors
 from dynamicvis.cli.options import (
-    engine_option,
+    engine_options,
     formats_option,
     model_option,
     out_option,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @preview_option
 @scene_options
 @tiling_options
-@engine_option
+@engine_options
 @run_options
 def predict(scenes: tuple[str, ...], **options: Any) -> None:
     """Run a model over SCENES and write what it finds: objects, classes of pixels, or classes of cells.
@@ -62,7 +62,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
 @preview_option
 @scene_options
 @tiling_options
-@engine_option
+@engine_options
 @run_options
 def embed(scenes: tuple[str, ...], **options: Any) -> None:
     """Write an embedding for every cell of SCENES, a cell being a tile, as raster and as GeoParquet.
@@ -120,6 +120,9 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
     from dynamicvis.geo.batch import estimate_scenes, run_scenes
     from dynamicvis.geo.scenes import find_scenes
 
+    workers = options["workers"]
+    if workers is not None and options["engine"] != "ray":
+        raise click.UsageError("--workers is the number of processes of --engine ray; add that, or leave --workers out")
     with reported_errors(_interrupted(options)):
         scenes = find_scenes(arguments, asset=options["asset"])
         request = geo.Request(
@@ -136,7 +139,7 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
             elif options["engine"] == "ray":
                 from dynamicvis.geo.ray_engine import run_scenes_on_ray
 
-                outcomes = run_scenes_on_ray(scenes, request, workers=options["workers"])
+                outcomes = run_scenes_on_ray(scenes, request, workers=workers or 2)
             else:
                 outcomes = run_scenes(scenes, request, bars.of)
             report_outcomes(bars.between(outcomes), as_json=options["as_json"], quiet=options["quiet"])
@@ -170,7 +173,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         tile=options["tile"],
         overlap=options["overlap"],
         batch_size=options["batch_size"],
-        readers=options["workers"],
+        readers=options["readers"],
         max_memory=options["max_memory"],
         bands=options["bands"],
         nodata=options["nodata"],

@@ -15,10 +15,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from dynamicvis.data.orientation import decoded_photo, orientation, upright
+from dynamicvis.errors import DynamicVisError
 from dynamicvis.raster_files import RasterFileError, reading
 
 
-class DataError(ValueError):
+class DataError(DynamicVisError):
     """A file of a data set that cannot be used; the message is one sentence naming it and what is wrong."""
 
 

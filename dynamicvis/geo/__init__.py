@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynamicvis.geo.batch import Outcome, estimate_scenes, run_scenes
     from dynamicvis.geo.errors import GeoError
     from dynamicvis.geo.layers import ClassLayer, ObjectLayer, ValueLayer
     from dynamicvis.geo.mapping import MapResult, map_raster
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from dynamicvis.geo.preview import write_preview
     from dynamicvis.geo.products import TileModel, TileObjects, TileOutputs
     from dynamicvis.geo.quicklook import write_quicklook
+    from dynamicvis.geo.ray_engine import run_scenes_on_ray
+    from dynamicvis.geo.scenes import SceneRef, find_scenes
     from dynamicvis.geo.source import Scene
     from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
     from dynamicvis.geo.vectors import Features, Place, write_vectors
@@ -42,11 +45,13 @@ _MODULES = {
     "Grid": "tiles",
     "MapResult": "mapping",
     "ObjectLayer": "layers",
+    "Outcome": "batch",
     "Place": "vectors",
     "PredictResult": "pipeline",
     "Request": "pipeline",
     "Scene": "source",
     "ScenePair": "pair",
+    "SceneRef": "scenes",
     "Settings": "pipeline",
     "Tile": "tiles",
     "TileModel": "products",
@@ -58,10 +63,14 @@ _MODULES = {
     "detect_change": "pipeline",
     "embed": "pipeline",
     "estimate": "pipeline",
+    "estimate_scenes": "batch",
+    "find_scenes": "scenes",
     "load_model": "models",
     "map_raster": "mapping",
     "predict": "pipeline",
     "run": "pipeline",
+    "run_scenes": "batch",
+    "run_scenes_on_ray": "ray_engine",
     "tile_grid": "tiles",
     "write_preview": "preview",
     "write_quicklook": "quicklook",
@@ -77,11 +86,13 @@ __all__ = [
     "Grid",
     "MapResult",
     "ObjectLayer",
+    "Outcome",
     "Place",
     "PredictResult",
     "Request",
     "Scene",
     "ScenePair",
+    "SceneRef",
     "Settings",
     "Tile",
     "TileModel",
@@ -93,10 +104,14 @@ __all__ = [
     "detect_change",
     "embed",
     "estimate",
+    "estimate_scenes",
+    "find_scenes",
     "load_model",
     "map_raster",
     "predict",
     "run",
+    "run_scenes",
+    "run_scenes_on_ray",
     "tile_grid",
     "write_preview",
     "write_quicklook",

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from dynamicvis.errors import DynamicVisError, explanation
 from dynamicvis.geo.engine import Progress
-from dynamicvis.geo.errors import GeoError, describe_os_error
+from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.outputs import check_apart, is_file_name
 from dynamicvis.geo.pipeline import Estimate, PredictResult, Request, estimate, lazy_model, planned_outputs, run
 from dynamicvis.geo.scenes import SceneRef
@@ -68,10 +69,8 @@ def _for_each(
             continue
         try:
             result = do(replace(request, scenes=(scene.path,), name=scene.name), scene)
-        except GeoError as error:
-            yield Outcome(scene, None, str(error))
-        except OSError as error:
-            yield Outcome(scene, None, describe_os_error(error))
+        except (DynamicVisError, OSError) as error:
+            yield Outcome(scene, None, explanation(error))
         else:
             yield Outcome(scene, result, None)
 

@@ -1,4 +1,4 @@
-"""The error of this package that a user can cause and mend."""
+"""The error of scenes, options and outputs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from dynamicvis.errors import DynamicVisError
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LITTLE = 1 << 20  # bytes; a disk with less is full
 
 
-class GeoError(ValueError):
+class GeoError(DynamicVisError):
     """Input or output that cannot be used; the message is one sentence naming the file and the way out."""
-
-
-def describe_os_error(error: OSError) -> str:
-    """The system's words and the file, without the error's number."""
-    if error.strerror is None:
-        return " ".join(str(error).split())
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def full_disk(error: OSError, folder: Path | None = None) -> GeoError | None:

@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dynamicvis.errors import DynamicVisError, explanation
 from dynamicvis.geo.batch import Outcome, check_scenes
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.pipeline import PredictResult, Request, lazy_model, run
 from dynamicvis.geo.reading import is_remote
 from dynamicvis.geo.scenes import SceneRef
-from dynamicvis.model_card import ModelFileError
 
 _MOST_LOSSES = 5  # of actors in a row, without anything done between them
 _INSTALL = "--engine ray needs the package Ray; install it with `pip install dynamicvis[ray]`"
 
 
 def run_scenes_on_ray(scenes: Sequence[SceneRef], request: Request, *, workers: int = 2) -> Iterator[Outcome]:
-    """Do for each scene what a request asks for, in the actors of a Ray cluster; see `dynamicvis.geo.batch.run_scenes`.
+    """Do for each scene what a request asks for, in the actors of a Ray cluster; see `dynamicvis.geo.run_scenes`.
 
     The cluster is the one that the program has joined, else that of ``RAY_ADDRESS``, else a local one for this call.
     Scenes and outputs are on disks that all its machines reach by the same paths.
@@ -71,8 +71,8 @@ class _Worker:
         """The result for a scene, or why there is none."""
         try:
             return run(replace(self._request, scenes=(scene.path,), name=scene.name)), None
-        except (GeoError, ModelFileError, OSError) as error:
-            return None, str(error)
+        except (DynamicVisError, OSError) as error:
+            return None, explanation(error)
 
 
 class _Drive:
@@ -122,8 +122,8 @@ class _Drive:
             self._losses += 1
             if index in self._open and self._losses >= _MOST_LOSSES:
                 raise GeoError(
-                    f"{self._losses} Ray actors were lost in a row, the last one at work on {self._scenes[index].path} "
-                    "; they may be short of memory, give a smaller --batch-size"
+                    f"{self._losses} Ray actors were lost in a row, the last one at work on "
+                    f"{self._scenes[index].path}; they may be short of memory, give a smaller --batch-size"
                 ) from lost
             actor = self._new() if self._open else None
         except self._ray.exceptions.RayError as failed:

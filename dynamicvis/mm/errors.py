@@ -7,20 +7,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dynamicvis.checkpoint import CheckpointError
-from dynamicvis.data.preparation.folder import DataSourceError
-from dynamicvis.data.raster import DataError
+from dynamicvis.errors import DynamicVisError
 
 
-class ConfigError(RuntimeError):
+class ConfigError(DynamicVisError):
     """A config that cannot do what was asked for; the message names what it lacks."""
 
 
-class DivergedError(RuntimeError):
+class DivergedError(DynamicVisError):
     """A training whose loss or weights are no longer numbers; the message says where, and what is left."""
 
 
-class PredictionError(RuntimeError):
+class PredictionError(DynamicVisError):
     """Predictions that cannot be written; the message names what stands in the way."""
 
 
@@ -32,12 +30,9 @@ _NO_ENTRY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """Turn what a user can cause and mend into ``error: ...`` on stderr and exit code 1."""
-    from dynamicvis.pretraining.embeddings import EmbeddingFileError  # loads torchvision
-
-    known = (CheckpointError, ConfigError, DataError, DataSourceError, DivergedError, EmbeddingFileError)
     try:
         yield
-    except (*known, PredictionError) as error:
+    except DynamicVisError as error:
         raise SystemExit(f"error: {_sentence(error)}") from error
     except OSError as error:
         if error.errno == errno.ENOENT and error.filename is not None:

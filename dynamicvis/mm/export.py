@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import logging
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from dynamicvis.checkpoint import CheckpointError, read_tensors
 from dynamicvis.files import read_text
+from dynamicvis.mm.classes import class_colors, class_names
 from dynamicvis.model_card import ModelCard, ModelFileError, is_number, save_model
 
 _logger = logging.getLogger(__name__)
@@ -236,13 +236,12 @@ def _classes(config: Config, task: str) -> dict[str, Any]:
     if task == "embedding":
         return {"classes": (), "colors": ()}
     metainfo = _metainfo(config)
-    classes = tuple(metainfo.get("classes") or ())
+    classes = class_names(metainfo)
     if not classes:
         raise ModelFileError("the data set names no classes; give model_card.classes and model_card.colors")
-    palette = metainfo.get("palette") or _palette(len(classes))
     pixelwise = task in ("segmentation", "change")
     background = next((index for index, name in enumerate(classes) if pixelwise and name in _BACKGROUNDS), None)
-    colors = tuple("#{:02x}{:02x}{:02x}".format(*color) for color in palette)
+    colors = tuple("#{:02x}{:02x}{:02x}".format(*color) for color in class_colors(metainfo))
     return {"classes": classes, "colors": colors, "background": background}
 
 
@@ -263,16 +262,6 @@ def _dataset(config: Config) -> Any:
     while "pipeline" not in dataset and ("datasets" in dataset or "dataset" in dataset):
         dataset = dataset.datasets[0] if "datasets" in dataset else dataset.dataset
     return dataset
-
-
-def _palette(count: int) -> list[tuple[int, ...]]:
-    """Colours spread over the hues, neighbours far apart, in three degrees of lightness."""
-    return [
-        tuple(
-            round(255 * value) for value in colorsys.hls_to_rgb(index * 0.618034 % 1, (0.5, 0.35, 0.7)[index % 3], 0.75)
-        )
-        for index in range(count)
-    ]
 
 
 def _tiling(config: Config, given: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ Which task it is shows in the data samples.
 
 from __future__ import annotations
 
-import colorsys
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from torch import nn
 
 from dynamicvis.data.preparation.folder import new_folder
 from dynamicvis.files import safe_name, same_name_key
+from dynamicvis.mm.classes import class_color, class_colors, class_names
 from dynamicvis.mm.errors import PredictionError
 from dynamicvis.mm.pictures import Panel, Sheet, Shown, class_map, instances, labels, show
 from dynamicvis.pretraining import RegionClassifier
@@ -68,17 +68,11 @@ class Classes:
 
     def color(self, index: int) -> tuple[int, int, int]:
         """Colour of a class."""
-        return self.colors[index] if index < len(self.colors) else _distinct_color(index)
+        return self.colors[index] if index < len(self.colors) else class_color(index)
 
     def category(self, index: int) -> int:
         """Number of a class in the annotation file, the class itself where there is none."""
         return self.category_ids[index] if index < len(self.category_ids) else index
-
-
-def _distinct_color(index: int) -> tuple[int, int, int]:
-    """Hues by the golden ratio: neighbours differ."""
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 class Writer(Protocol):
@@ -405,14 +399,8 @@ def writing_predictions(runner: Runner, out: str | Path, overwrite: bool) -> Ite
 
 def _classes(dataset: Any) -> Classes:
     metainfo = getattr(dataset, "metainfo", {})
-    names = metainfo.get("classes") or ()
-    names = (names,) if isinstance(names, str) else tuple(names)
-    palette = metainfo.get("palette")
-    if isinstance(palette, (list, tuple)) and len(palette) >= len(names):
-        colors = [tuple(int(value) for value in color) for color in palette]
-    else:
-        colors = [_distinct_color(index) for index in range(len(names))]
-    return Classes(names, tuple(colors), tuple(getattr(dataset, "cat_ids", ())))  # type: ignore[arg-type]
+    ids = tuple(getattr(dataset, "cat_ids", ()))
+    return Classes(class_names(metainfo), class_colors(metainfo), ids)
 
 
 def _images(data_batch: Any) -> list[NDArray]:

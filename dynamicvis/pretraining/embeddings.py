@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dynamicvis.errors import DynamicVisError
 
-class EmbeddingFileError(ValueError):
+
+class EmbeddingFileError(DynamicVisError):
     """A file of class vectors that cannot be used; the message names the file, the class and the way out."""
 
 

@@ -89,22 +89,26 @@ class FmowReader:
             width, height = image_size(path)
             annotation = path.with_suffix(".json")
             try:
-                entries = [(entry["category"], *map(float, entry["box"])) for entry in _boxes(annotation)]
-                instances = [self._instance(entry, width, height, str(annotation)) for entry in entries]
+                regions = []
+                for entry in _boxes(annotation):
+                    left, top, across, down = map(float, entry["box"])
+                    regions.append((entry["category"], (left, top, left + across, top + down)))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataSourceError(
                     f"{annotation} has no 'bounding_boxes' with 'category' and 'box' of four numbers "
                     f"({type(error).__name__}: {error}); unpack the data set again"
                 ) from error
+            instances = [self._instance(*region, width, height, str(annotation)) for region in regions]
             name = path.relative_to(split).as_posix()
             yield AnnotatedImage(path, name, width, height, tuple(item for item in instances if item is not None))
 
-    def _instance(self, entry: tuple[Any, ...], width: int, height: int, source: str) -> Instance | None:
-        category, left, top, box_width, box_height = entry
+    def _instance(
+        self, category: str, corners: tuple[float, float, float, float], width: int, height: int, source: str
+    ) -> Instance | None:
         if category not in FMOW_CLASSES:
             raise DataSourceError(f"{source}: the category '{category}' is no class of fMoW; correct it")
         try:
-            box = checked_box((left, top, left + box_width, top + box_height), width, height, source)
+            box = checked_box(corners, width, height, source)
         except DataSourceError as error:
             if not self.drop_bad_boxes:
                 raise DataSourceError(f"{error}, or drop such boxes by --bad-boxes drop") from error

@@ -13,13 +13,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dynamicvis.data.raster import DataError
+from dynamicvis.errors import DynamicVisError
 from dynamicvis.files import is_left_by_system
 
 # Names the files of a folder that was made here, and so marks it as one that may be replaced.
 MADE = ".dynamicvis.json"
 
 
-class DataSourceError(RuntimeError):
+class DataSourceError(DynamicVisError):
     """The original files or the target folder cannot be used; the message says what to do."""
 
 

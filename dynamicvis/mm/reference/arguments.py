@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynamicvis.errors import DynamicVisError
 
-class UnsupportedSetting(ValueError):
+
+class UnsupportedSetting(DynamicVisError):
     """A setting of the reference without an equivalent here; the message names it."""
 
     def __init__(self, owner: str, name: str, value: Any, hint: str) -> None:
