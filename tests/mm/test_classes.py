@@ -12,11 +12,10 @@ from dynamicvis.mm.export import _classes as classes_of_card
 from dynamicvis.mm.predictions import _classes as classes_of_predictions
 
 NAMES = ("car", "ship", "plane", "tank")
+FIVE = [(9, 8, 7), (6, 5, 4), (3, 2, 1), (0, 9, 0), (5, 5, 5)]
 
 
-@pytest.mark.parametrize(
-    "palette", [None, "random", [(1, 2, 3)], [(9, 8, 7), (6, 5, 4), (3, 2, 1), (0, 9, 0), (5, 5, 5)]]
-)
+@pytest.mark.parametrize("palette", [None, "random", [(1, 2, 3)], FIVE])
 def test_a_model_file_and_predictions_show_a_class_in_one_color(palette):
     metainfo = dict(classes=NAMES, palette=palette)
     dataset = dict(type="mmengine.BaseDataset", metainfo=metainfo, pipeline=[])
