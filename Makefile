@@ -11,7 +11,7 @@ DEMO_OUT := demo
 help:
 	@echo "make test   install into $(VENV) and run all checks and tests"
 	@echo "make demo   install into $(VENV) and find the trees in a GeoTIFF"
-	@echo "make lint   formatting, style and types"
+	@echo "make lint   formatting, style, types and the direction of imports"
 	@echo "make clean  remove $(VENV) and $(DEMO_OUT)"
 
 # pip understands dependency groups from 25.1 on.
@@ -36,6 +36,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUT)

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     )
     from dynamicvis.geo.polygons import class_polygons
     from dynamicvis.geo.preview import write_preview
-    from dynamicvis.geo.products import TileModel, TileObjects, TileOutputs
     from dynamicvis.geo.quicklook import write_quicklook
     from dynamicvis.geo.ray_engine import run_scenes_on_ray
     from dynamicvis.geo.scenes import SceneRef, find_scenes
     from dynamicvis.geo.source import Scene
     from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
     from dynamicvis.geo.vectors import Features, Place, write_vectors
+    from dynamicvis.tile_model import TileModel, TileObjects, TileOutputs
 
 _MODULES = {
     "ClassLayer": "layers",
     "Estimate": "pipeline",
-    "Extent": "tiles",
+    "Extent": ".tiling",
     "Features": "vectors",
     "GeoError": "errors",
     "Grid": "tiles",
@@ -54,9 +54,9 @@ _MODULES = {
     "SceneRef": "scenes",
     "Settings": "pipeline",
     "Tile": "tiles",
-    "TileModel": "products",
-    "TileObjects": "products",
-    "TileOutputs": "products",
+    "TileModel": ".tile_model",
+    "TileObjects": ".tile_model",
+    "TileOutputs": ".tile_model",
     "ValueLayer": "layers",
     "cell_grid": "tiles",
     "class_polygons": "polygons",
@@ -122,4 +122,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

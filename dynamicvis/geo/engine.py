@@ -25,10 +25,11 @@ from dynamicvis.geo.bands import BandWriter
 from dynamicvis.geo.errors import full_disk
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
-from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
+from dynamicvis.geo.products import RasterSpec
 from dynamicvis.geo.runs.ownership import taken
 from dynamicvis.geo.tiles import Extent, Grid, Tile
 from dynamicvis.geo.work import Work
+from dynamicvis.tile_model import Predictor, TileOutputs
 
 Read = tuple[NDArray[np.float32], NDArray[np.bool_]]
 _POLL = 0.2  # seconds between two looks at what other processes have done

@@ -17,12 +17,13 @@ from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands,
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
 from dynamicvis.geo.outputs import check_paths
-from dynamicvis.geo.products import Predictor, RasterSpec, TileOutputs
+from dynamicvis.geo.products import RasterSpec
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.runs.identity import identify
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import STAGED, Hopeless, Plan, WorkPlace
+from dynamicvis.tile_model import Predictor, TileOutputs
 
 _VALUES = "values"
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")

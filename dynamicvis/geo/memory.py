@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.products import Predictor, TileOutputs
+from dynamicvis.tile_model import Predictor, TileOutputs
 
 _STATUS = Path("/proc/self/status")
 # What putting the rasters together takes besides the block cache: a window of each, and GDAL's compressing threads.

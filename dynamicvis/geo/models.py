@@ -12,7 +12,7 @@ from dynamicvis.geo.startup import quick_imports
 from dynamicvis.model_card import find_model, read_card
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.products import TileModel
+    from dynamicvis.tile_model import TileModel
 
 _OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
 

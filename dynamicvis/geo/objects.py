@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.merge import Candidates, claim
 from dynamicvis.geo.polygons import mask_polygons
-from dynamicvis.geo.products import TileObjects
 from dynamicvis.geo.tiles import Tile
+from dynamicvis.tile_model import TileObjects
 
 _FIELDS = [field.name for field in fields(Candidates)]
 _OUTLINES, _ENDS = "polygons", "polygon_ends"

@@ -22,7 +22,7 @@ from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_
 from dynamicvis.geo.models import load_model
 from dynamicvis.geo.outputs import Outputs, plan_outputs
 from dynamicvis.geo.pair import ScenePair
-from dynamicvis.geo.products import TileModel, TileOutputs, check_outputs
+from dynamicvis.geo.products import check_outputs
 from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.geo.runs.identity import identify
 from dynamicvis.geo.scenes import scene_name
@@ -31,6 +31,7 @@ from dynamicvis.geo.tasks import Scenery, make_grid, make_task
 from dynamicvis.geo.vectors import layer_name
 from dynamicvis.geo.work import Hopeless, Plan, Work, WorkPlace
 from dynamicvis.model_card import ModelCard, find_model, read_card
+from dynamicvis.tile_model import TileModel, TileOutputs
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Extent(NamedTuple):
-    """Half-open pixel rectangle: columns ``left <= x < right``, rows ``top <= y < bottom``."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
+from dynamicvis.tiling import Extent, starts
 
 
 @dataclass(frozen=True)
@@ -164,15 +156,14 @@ def _check(height: int, width: int) -> None:
 
 
 def _overlapping(size: int, tile: int, stride: int, align: int) -> Axis:
-    last = -(-max(size - tile, 0) // align) * align
-    starts = [*range(0, last, stride), last]
+    begins = starts(size, tile, stride, align)
     # The middle of an overlap: halfway between the start of a window and the end of the window before it.
-    borders = [0, *((before + tile + after) // 2 for before, after in pairwise(starts)), size]
-    return Axis(size, tile, tuple(starts), tuple(pairwise(borders)))
+    borders = [0, *((before + tile + after) // 2 for before, after in pairwise(begins)), size]
+    return Axis(size, tile, tuple(begins), tuple(pairwise(borders)))
 
 
 def _cells(size: int, cell: int) -> Axis:
-    starts = range(0, size, cell)
-    windows = (min(start, max(size - cell, 0)) for start in starts)
-    cores = ((start, min(start + cell, size)) for start in starts)
+    begins = range(0, size, cell)
+    windows = (min(begin, max(size - cell, 0)) for begin in begins)
+    cores = ((begin, min(begin + cell, size)) for begin in begins)
     return Axis(size, cell, tuple(windows), tuple(cores))

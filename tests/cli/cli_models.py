@@ -20,8 +20,8 @@ from geo_scenes import (
     that_looks,
 )
 
-from dynamicvis.geo.products import TileOutputs
 from dynamicvis.model_card import save_model
+from dynamicvis.tile_model import TileOutputs
 
 
 class Loader:

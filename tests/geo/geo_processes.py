@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from dynamicvis.geo import assembly, leases, mapping, reading
 from dynamicvis.geo.mapping import map_raster
 from dynamicvis.geo.pipeline import Settings, predict
-from dynamicvis.geo.products import TileOutputs
+from dynamicvis.tile_model import TileOutputs
 
 TILE, OVERLAP = 64, 16
 

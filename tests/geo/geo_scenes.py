@@ -11,9 +11,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from dynamicvis.geo.outlines import label_regions
-from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.geo.runs.identity import identify
 from dynamicvis.model_card import ModelCard
+from dynamicvis.tile_model import TileObjects, TileOutputs
 
 UTM = {"crs": "EPSG:32617", "transform": rasterio.Affine(0.1, 0, 404211.9, 0, -0.1, 3285142.9)}
 

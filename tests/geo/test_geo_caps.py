@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo import predict
 from dynamicvis.geo.pipeline import PredictResult, Settings
-from dynamicvis.geo.products import TileOutputs
+from dynamicvis.tile_model import TileOutputs
 
 MOST = 4
 

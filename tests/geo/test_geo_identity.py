@@ -23,8 +23,8 @@ from geo_scenes import make_card, write_raster
 
 from dynamicvis.geo import GeoError, map_raster, predict
 from dynamicvis.geo.pipeline import Settings
-from dynamicvis.geo.products import TileOutputs
 from dynamicvis.geo.runs.identity import identify
+from dynamicvis.tile_model import TileOutputs
 
 LEVEL = 3
 TABLE = {"low": [1, 2], "names": {"x", "y", "z", "a", "b"}}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo import engine, map_raster, predict
 from dynamicvis.geo.pipeline import Settings
-from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.geo.runs.ownership import taken
+from dynamicvis.tile_model import TileObjects, TileOutputs
 
 OPTIONS: dict[str, Any] = {"tile": 16, "overlap": 6, "batch_size": 1, "creation_options": {"OVERVIEWS": "NONE"}}
 

@@ -27,8 +27,8 @@ from geo_scenes import (
 from dynamicvis.geo import GeoError, predict
 from dynamicvis.geo import tasks as tasks_module
 from dynamicvis.geo.pipeline import Settings
-from dynamicvis.geo.products import TileOutputs
 from dynamicvis.model_card import ModelFileError, save_model
+from dynamicvis.tile_model import TileOutputs
 
 OVERWRITE = Settings(overwrite=True)
 NAMES = ["site.gpkg", "site.geojson", "site.png"]

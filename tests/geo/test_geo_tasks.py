@@ -31,7 +31,7 @@ from PIL import Image
 
 from dynamicvis.geo import GeoError, detect_change, embed, estimate, predict
 from dynamicvis.geo.pipeline import Request, Settings
-from dynamicvis.geo.products import TileObjects, TileOutputs
+from dynamicvis.tile_model import TileObjects, TileOutputs
 
 TO_PIXEL = ~UTM["transform"]
 

@@ -9,8 +9,8 @@ from segmentation_data import write_massachusetts, write_oam, write_road_windows
 from tools_helpers import tool
 
 from dynamicvis.data.preparation.oam_buildings import SPLITS
-from dynamicvis.data.preparation.tiling import starts, windows
 from dynamicvis.data.raster import read_raster, write_raster
+from dynamicvis.tiling import starts, windows
 
 
 def prepare(*arguments: object) -> int:
@@ -33,10 +33,12 @@ def test_tiles_cover_a_length(length: int, tile: int, stride: int, expected: lis
 
 def test_every_pixel_is_in_a_tile_and_strides_overlap() -> None:
     covered = np.zeros((100, 130), int)
-    for top, left in windows(100, 130, 48, 32):
-        covered[top : top + 48, left : left + 48] += 1
+    for left, top, right, bottom in windows(100, 130, 48, 32):
+        assert (right - left, bottom - top) == (48, 48)
+        covered[top:bottom, left:right] += 1
     assert covered.min() == 1
     assert covered.max() >= 4
+    assert list(windows(20, 60, 48, 32)) == [(0, 0, 48, 20), (12, 0, 60, 20)]
 
 
 @pytest.mark.parametrize("stride", [0, 49])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarking.process import status_bytes
 from dynamicvis.geo import map_raster, pipeline
-from dynamicvis.geo.products import TileModel, TileOutputs
+from dynamicvis.tile_model import TileModel, TileOutputs
 
 _TOOLS = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from dynamicvis.data.matching import match_by_name
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
-from dynamicvis.data.preparation.tiling import windows
 from dynamicvis.data.raster import DataError, read_raster, write_raster
+from dynamicvis.tiling import windows
 
 HELP = "Massachusetts Roads, the training images in overlapping tiles"
 _EMPTY = 255  # NoData is white
@@ -83,8 +83,8 @@ def _cut(image_path: Path, mask_path: Path, images: Path, masks: Path, tile: int
         raise DataError(f"{image_path} and {mask_path} are of different sizes: {image.shape[:2]} and {mask.shape[:2]}")
     count = 0
     height, width = image.shape[:2]
-    for top, left in windows(height, width, tile, stride):
-        window = np.s_[top : top + tile, left : left + tile]
+    for left, top, right, bottom in windows(height, width, tile, stride):
+        window = np.s_[top:bottom, left:right]
         if (image[window] == _EMPTY).all():
             continue
         name = f"{image_path.stem}_{top}_{left}.tif"

@@ -16,10 +16,10 @@ from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, new_folder
-from dynamicvis.data.preparation.tiling import windows
 from dynamicvis.data.raster import write_raster
 from dynamicvis.data.text import read_json
 from dynamicvis.raster_files import RasterFileError, reading
+from dynamicvis.tiling import windows
 
 HELP = "buildings in OpenAerialMap mosaics, from scenes and outlines"
 
@@ -85,17 +85,17 @@ def prepare_oam_buildings(
             try:
                 # A tile as large as the scene leaves it whole.
                 size, step = (tile, stride) if split == "train" else (max(height, width),) * 2
-                corners = list(windows(height, width, size, step))
+                tiles = list(windows(height, width, size, step))
             except ValueError as error:
                 raise DataSourceError(str(error)) from error
             for kind, values in (("images", image), ("masks", mask)):
                 folder = partial / split / kind
                 folder.mkdir(parents=True, exist_ok=True)
-                for top, left in corners:
+                for left, top, right, bottom in tiles:
                     name = f"{scene}_{top}_{left}.tif" if split == "train" else f"{scene}.tif"
                     place = transform * Affine.translation(left, top)
-                    write_raster(folder / name, values[top : top + size, left : left + size], crs, place)
-            counts[split] += len(corners)
+                    write_raster(folder / name, values[top:bottom, left:right], crs, place)
+            counts[split] += len(tiles)
     return dict(counts)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis.data.preparation.folder import DataSourceError
-from dynamicvis.data.preparation.tiling import windows
 from dynamicvis.data.raster import read_raster, write_raster
+from dynamicvis.tiling import windows
 
 CHANGED = 255
 UNKNOWN = 128
@@ -46,8 +46,8 @@ class PairWriter:
         if not tiled:
             self._write(split, name, first, second, label)
             return
-        for top, left in windows(height, width, self.tile, self.stride):
-            window = np.s_[top : top + self.tile, left : left + self.tile]
+        for left, top, right, bottom in windows(height, width, self.tile, self.stride):
+            window = np.s_[top:bottom, left:right]
             if (label[window] != UNKNOWN).any():
                 self._write(split, f"{name}_{top}_{left}", first[window], second[window], label[window])
 

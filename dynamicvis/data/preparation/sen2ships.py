@@ -24,8 +24,8 @@ from dynamicvis.data.coco import decode_mask
 from dynamicvis.data.orientation import orientation
 from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, add_image, read_coco
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, add_target_arguments, new_folder
-from dynamicvis.geo.tiles import Extent, tile_grid
 from dynamicvis.raster_files import RasterFileError, reading
+from dynamicvis.tiling import Extent, windows
 
 HELP = "sen2ships, ships in Sentinel-2 scenes of four 16-bit bands"
 CLASSES = ("ship",)
@@ -100,12 +100,10 @@ def cut_scene(scene: AnnotatedImage, tile: int, overlap: int, out: Path) -> list
                         "bands in their descriptions"
                     )
                 numbers = [source.descriptions.index(band) + 1 for band in BANDS]
-                for cell in tile_grid(scene.height, scene.width, tile, overlap):
-                    left, top, right, bottom = cell.window
-                    extent = Extent(left, top, min(right, scene.width), min(bottom, scene.height))
-                    name = f"{Path(scene.name).stem}_{left}_{top}.tif"
+                for extent in windows(scene.height, scene.width, tile, tile - overlap):
+                    name = f"{Path(scene.name).stem}_{extent.left}_{extent.top}.tif"
                     _write_tile(source, numbers, extent, out / name)
-                    width, height = extent.right - left, extent.bottom - top
+                    width, height = extent.right - extent.left, extent.bottom - extent.top
                     ships, crowds = cut_instances(scene, extent), _cut(scene.ignored, extent, 0.0)
                     tiles.append(AnnotatedImage(out / name, name, width, height, ships, crowds))
     except RasterFileError as error:

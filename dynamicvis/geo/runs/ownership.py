@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.products import TileObjects, TileOutputs
+from dynamicvis.tile_model import TileObjects, TileOutputs
 
 
 def taken(answer: list[TileOutputs]) -> TileOutputs:

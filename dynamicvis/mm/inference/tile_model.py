@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynamicvis.geo.products import TileObjects, TileOutputs
 from dynamicvis.mm.inference.caps import ObjectCaps
 from dynamicvis.model_card import ModelCard, ModelFileError
 from dynamicvis.retrieval import spatial_mean
 from dynamicvis.tensors import is_finite
 from dynamicvis.text import first_sentence
+from dynamicvis.tile_model import TileObjects, TileOutputs
 
 _STRIDES = (4, 8, 16, 32)  # of the backbone's stages
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
