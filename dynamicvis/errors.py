@@ -19,5 +19,7 @@ def explanation(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         if error.strerror is None:
             return " ".join(str(error).split())
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # Of two files it is the second that a user knows: the target of a draft.
+        file = error.filename2 or error.filename
+        return f"{file}: {error.strerror}" if file else error.strerror
     return None

@@ -228,7 +228,7 @@ def read_card(path: str | Path) -> ModelCard:
         header = file.metadata() or {}
     if _HEADER_KEY not in header:
         raise ModelFileError(
-            f"{path} holds weights but no model card; give a file written by tools/export_model.py "
+            f"{path} holds weights but no model card; give a file written by `dynamicvis export` "
             "or a name listed by `dynamicvis models`"
         )
     try:

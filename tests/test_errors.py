@@ -16,6 +16,7 @@ def test_what_is_said_about_an_error() -> None:
     assert explanation(GeoError("x.tif is a folder; name a file")) == "x.tif is a folder; name a file"
     assert explanation(ConfigError("no test_dataloader")) == "no test_dataloader"
     assert explanation(PermissionError(13, "Permission denied", "/w/x")) == "/w/x: Permission denied"
+    assert explanation(IsADirectoryError(21, "Is a directory", "/w/.draft", None, "/w/x")) == "/w/x: Is a directory"
     assert explanation(OSError(28, "No space left on device")) == "No space left on device"
     assert explanation(OSError("reading failed,\n  twice")) == "reading failed, twice"
     assert explanation(ValueError("a mistake in the code")) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import click
 from dynamicvis.cli.info import info
 from dynamicvis.cli.models import models
 from dynamicvis.cli.predict import change, embed, predict
+from dynamicvis.cli.training import convert, export, prepare
 from dynamicvis.files import occupy_standard_streams
 
 
@@ -29,8 +31,18 @@ def dynamicvis() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-dynamicvis.add_command(change)
-dynamicvis.add_command(embed)
-dynamicvis.add_command(info)
-dynamicvis.add_command(models)
-dynamicvis.add_command(predict)
+for command in (change, convert, embed, export, info, models, predict, prepare):
+    dynamicvis.add_command(command)
+
+
+def exit_code(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of the group, as the script of its name does, and return the program's exit code.
+
+    Args:
+        name: of the command.
+        arguments: after the command's name; those of the program if not given.
+    """
+    try:
+        dynamicvis.main([name, *(sys.argv[1:] if arguments is None else arguments)], prog_name="dynamicvis")
+    except SystemExit as end:
+        return int(end.code or 0)

@@ -66,7 +66,7 @@ class RegionShards:
         self._labels = {name: index for index, name in enumerate(self.classes)}
         self._shards = listing(self.folder, "*.tar")
         if not self._shards:
-            raise DataError(f"{self.folder} holds no *.tar; make shards with tools/prepare_data.py fmow or shards")
+            raise DataError(f"{self.folder} holds no *.tar; make shards with `dynamicvis prepare` fmow or shards")
         names: list[str] = []
         places: list[tuple[int, ...]] = []
         for number, shard in enumerate(self._shards):

@@ -64,6 +64,6 @@ class Embedder(BaseModel):
             raise CheckpointError(
                 f"the checkpoint does not fit the backbone: {len(wrong)} of {len(expected)} parameters, {wrong[0]} "
                 f"{found}, needed is {tuple(expected[wrong[0]].shape)}; set model.backbone as in the config that the "
-                "checkpoint was trained with, or convert a reference's checkpoint by tools/convert_checkpoint.py"
+                "checkpoint was trained with, or convert a reference's checkpoint by `dynamicvis convert`"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -111,9 +111,9 @@ def _figures(path: Path) -> dict[str, float]:
     try:
         metrics = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is no JSON; give the metrics.json of tools/test.py") from error
+        raise ModelFileError(f"{path} is no JSON; give the metrics.json that a test wrote") from error
     if not isinstance(metrics, dict):
-        raise ModelFileError(f"{path} holds no figures by name; give the metrics.json of tools/test.py")
+        raise ModelFileError(f"{path} holds no figures by name; give the metrics.json that a test wrote")
     return {
         name: value
         for name, value in metrics.items()

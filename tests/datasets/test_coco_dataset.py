@@ -64,7 +64,7 @@ def test_several_classes_keep_their_order(tmp_path):
 
 
 def test_a_missing_file_says_how_to_make_it(prepared):
-    with pytest.raises(DataError, match=r"other.json does not exist; prepare .*prepare_data.py.*DYNAMICVIS_DATA"):
+    with pytest.raises(DataError, match=r"other.json does not exist; prepare .*`dynamicvis prepare`.*DYNAMICVIS_DATA"):
         build(prepared, ann_file="annotations/other.json")
 
 

@@ -70,7 +70,7 @@ def test_reads_the_published_layout(ucmerced):
         ("river00.tif\n", "line 1: 'river00.tif' has no label; a line is CLASS/FILE"),
         (
             "\n",
-            r"other\.txt names no image, the split is empty; make the lists by `python tools/prepare_data.py ucmerced`",
+            r"other\.txt names no image, the split is empty; make the lists by `dynamicvis prepare ucmerced`",
         ),
         ("river/river77.tif\n", r"line 1 names river/river77\.tif, but .*river77\.tif does not exist"),
     ],
@@ -81,9 +81,7 @@ def test_a_wrong_list_is_named(ucmerced, content, message):
 
 
 def test_a_missing_list_says_how_to_make_it(ucmerced):
-    with pytest.raises(
-        DataError, match=r"absent\.txt does not exist; make the lists by `python tools/prepare_data.py ucmerced`"
-    ):
+    with pytest.raises(DataError, match=r"absent\.txt does not exist; make the lists by `dynamicvis prepare ucmerced`"):
         UCMerced(ann_file="absent.txt", data_root=str(ucmerced))
 
 

@@ -34,7 +34,7 @@ def reference() -> dict[str, torch.Tensor]:
 def test_pretraining_loads_whole_into_our_model(reference, tmp_path, capsys, suffix):
     torch.save({"state_dict": reference, "meta": {"epoch": 200}}, tmp_path / "in.pth")
     out = tmp_path / f"out{suffix}"
-    assert convert([str(tmp_path / "in.pth"), str(out)]) == 0
+    assert convert([str(tmp_path / "in.pth"), "-o", str(out)]) == 0
     report = capsys.readouterr().out
     backbone = Golden(NAMES[0]).backbone()
     count = len(backbone.state_dict())
@@ -66,7 +66,7 @@ def test_architecture_is_told_from_the_shapes(tmp_path, capsys):
             key = re.sub(pattern, replacement, key)
         state_dict[key] = value
     torch.save(state_dict, tmp_path / "in.pth")
-    assert convert([str(tmp_path / "in.pth"), str(tmp_path / "out.pth")]) == 0
+    assert convert([str(tmp_path / "in.pth"), "-o", str(tmp_path / "out.pth")]) == 0
     report = capsys.readouterr().out
     assert "variant=nano" in report
     assert "in_channels=4, img_size=64" in report
@@ -79,7 +79,7 @@ def test_classifier_keeps_its_head_and_moves_its_norm(reference, tmp_path, capsy
     kept |= {f"backbone.post_meanpool_norm.{name}": torch.ones(2) for name in ("weight", "bias")}
     kept |= {"head.fc.weight": torch.ones(5, 2), "head.fc.bias": torch.ones(5)}
     torch.save({"state_dict": kept}, tmp_path / "in.pth")
-    assert convert([str(tmp_path / "in.pth"), str(tmp_path / "out.pth")]) == 0
+    assert convert([str(tmp_path / "in.pth"), "-o", str(tmp_path / "out.pth")]) == 0
     assert "4 other tensors kept as they are" in capsys.readouterr().out
     others = {name for name in read_tensors(tmp_path / "out.pth") if not name.startswith("backbone.")}
     assert others == {
@@ -92,14 +92,14 @@ def test_an_output_that_cannot_be_written_is_named(reference, tmp_path, capsys):
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "file").touch()
     for out in ("folder.pth", "file/out.pth"):
-        assert convert([str(tmp_path / "in.pth"), str(tmp_path / out)]) == 1
+        assert convert([str(tmp_path / "in.pth"), "-o", str(tmp_path / out)]) == 1
         assert out.split("/")[0] in capsys.readouterr().err
 
 
 def test_what_matches_little_is_an_error_and_writes_nothing(reference, tmp_path, capsys):
     def error_of(state_dict: dict[str, torch.Tensor], out: str = "out.pth") -> str:
         torch.save({"state_dict": state_dict}, tmp_path / "in.pth")
-        assert convert([str(tmp_path / "in.pth"), str(tmp_path / out)]) == 1
+        assert convert([str(tmp_path / "in.pth"), "-o", str(tmp_path / out)]) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
         return capsys.readouterr().err
 
@@ -116,5 +116,5 @@ def test_what_matches_little_is_an_error_and_writes_nothing(reference, tmp_path,
     assert "does not fit the pretraining's neck" in error_of(odd)
     assert "must end in .pth or .safetensors" in error_of(reference, "out.bin")
     assert "is the checkpoint itself" in error_of(reference, "in.pth")
-    assert convert([str(tmp_path / "absent.pth"), str(tmp_path / "out.pth")]) == 1
+    assert convert([str(tmp_path / "absent.pth"), "-o", str(tmp_path / "out.pth")]) == 1
     assert "absent.pth does not exist" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def source_errors() -> Iterator[None]:
 
 def add_target_arguments(parser: ArgumentParser) -> None:
     """Add ``--out`` and ``--overwrite``."""
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to create")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made by this program")
 
 

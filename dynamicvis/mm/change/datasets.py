@@ -67,7 +67,7 @@ class PairDataset(BaseSegDataset):
 class ChangeFolder(PairDataset):
     """The layout of LEVIR-CD: ``SPLIT/A/NAME.png``, ``SPLIT/B/NAME.png``, ``SPLIT/label/NAME.png``.
 
-    Files belong together by their names without suffix. ``tools/prepare_data.py`` writes other sets in it.
+    Files belong together by their names without suffix. ``dynamicvis prepare`` writes other sets in it.
     """
 
     def list_pairs(self) -> list[Pair]:

@@ -86,7 +86,7 @@ class CocoDataset(_CocoDataset):
         """Check the annotations, then read them as mmdet does."""
         if not Path(self.ann_file).is_file():
             raise DataError(
-                f"{self.ann_file} does not exist; prepare the data set with tools/prepare_data.py, and set "
+                f"{self.ann_file} does not exist; prepare the data set with `dynamicvis prepare`, and set "
                 "DYNAMICVIS_DATA to the folder that holds the data sets if it is not 'data'"
             )
         samples = super().load_data_list()

@@ -93,21 +93,21 @@ class SceneDataset(ListedDataset):
 class UCMerced(SceneDataset):
     """UC Merced Land Use: 21 classes of 100 aerial images of 256 x 256 pixels.
 
-    ``UCMerced_LandUse/Images/CLASS/*.tif`` as published; list files by ``tools/prepare_data.py ucmerced``. Source: Yang
+    ``UCMerced_LandUse/Images/CLASS/*.tif`` as published; list files by ``dynamicvis prepare ucmerced``. Source: Yang
     and Newsam 2010, "Bag-of-visual-words and spatial extensions for land-use classification".
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": UCMERCED_CLASSES}
-    list_help = "make the lists by `python tools/prepare_data.py ucmerced`, see its --help"
+    list_help = "make the lists by `dynamicvis prepare ucmerced`, see its --help"
 
 
 @DATASETS.register_module()
 class AID(SceneDataset):
     """AID: 30 classes of 220 to 420 aerial images of 600 x 600 pixels.
 
-    ``CLASS/*.jpg`` as published; list files by ``tools/prepare_data.py aid``. Source: Xia et al. 2017, "AID: A
+    ``CLASS/*.jpg`` as published; list files by ``dynamicvis prepare aid``. Source: Xia et al. 2017, "AID: A
     benchmark data set for performance evaluation of aerial scene classification".
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": AID_CLASSES}
-    list_help = "make the lists by `python tools/prepare_data.py aid`, see its --help"
+    list_help = "make the lists by `dynamicvis prepare aid`, see its --help"
