@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import torch
+from dynamicvis_kernels._backend import lies_in_memory
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dynamicvis.backbone.block import Residual, SelectiveBlock, TokenOrder
-from dynamicvis.backbone.inference import all_as_built, check_floating, register_as_built
+from dynamicvis.backbone.inference import all_as_built, check_floating, check_materialized, register_as_built
 from dynamicvis.backbone.noise import NoiseDecay, noise_scale
 from dynamicvis.backbone.workspace import Workspace
 
@@ -76,8 +79,8 @@ class Stage(nn.Module):
 
     @property
     def keep_ratio(self) -> float | None:
-        """Fraction of tokens that the blocks keep."""
-        return cast("SelectiveBlock", self.blocks[0]).keep_ratio
+        """Fraction of tokens that the blocks keep; None where there is no block."""
+        return cast("SelectiveBlock", self.blocks[0]).keep_ratio if len(self.blocks) else None
 
     @keep_ratio.setter
     def keep_ratio(self, ratio: float | None) -> None:
@@ -135,15 +138,17 @@ class DynamicVis(nn.Module):
                 raise ValueError(f"{name} needs one value for each of the {len(_STRIDES)} stages, got {tuple(values)}")
         for ratio in keep_ratios:
             _check_ratio(ratio)
+        for name, counts, least in (("dims", dims, 1), ("depths", depths, 0), ("in_channels", (in_channels,), 1)):
+            for count in counts:
+                _check_count(name, count, least)
+        _check_choice("global_tokens", global_tokens, (True, False))
         _check_choice("residual", residual, ("softmax", "identity"))
         _check_choice("token_order", token_order, ("score", "raster"))
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must lie in [0, 1), got {drop_path_rate}")
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < 1 or height % _TOTAL_STRIDE or width % _TOTAL_STRIDE:
-            raise ValueError(f"img_size must be a positive multiple of {_TOTAL_STRIDE}, got {img_size}")
+        if not 0 <= noise_scale(noise) < math.inf:
+            raise ValueError(f"noise must be finite and not negative, got {noise}")
+        height, width = edges(img_size)
         self.dims = tuple(dims)
         self.depths = tuple(depths)
         self.in_channels = in_channels
@@ -187,7 +192,7 @@ class DynamicVis(nn.Module):
             raise ValueError(f"keep_ratios needs {len(self.stages)} values, got {len(keep_ratios)}")
         for s, (ratio, present) in enumerate(zip(keep_ratios, self.keep_ratios, strict=True)):
             _check_ratio(ratio)
-            if (ratio is None) != (present is None):
+            if (ratio is None) != (present is None) and self.depths[s]:
                 raise ValueError(f"stage {s} was built {'without' if present is None else 'with'} a router: {ratio=}")
         for stage, ratio in zip(self._stages(), keep_ratios, strict=True):
             stage.keep_ratio = ratio
@@ -210,6 +215,8 @@ class DynamicVis(nn.Module):
             raise ValueError(
                 f"images must be (batch, {self.in_channels}, height, width) and not empty, got {tuple(images.shape)}"
             )
+        if not images.is_meta:
+            check_materialized(self.pos_embed)
         height, width = images.shape[2:]
         right, bottom = -width % _TOTAL_STRIDE, -height % _TOTAL_STRIDE
         maps = F.pad(images, (0, right, 0, bottom)) if right or bottom else images
@@ -239,7 +246,8 @@ class DynamicVis(nn.Module):
     def _runs_as_built(self, images: torch.Tensor) -> bool:
         """Whether a forward may read the weights of its modules; what is not as built must see its module called."""
         place = self.pos_embed
-        return place.dtype is images.dtype and place.is_cpu and all_as_built(self.stages, images)
+        usual = place.dtype is images.dtype and place.is_cpu and lies_in_memory(place)
+        return usual and all_as_built(self.stages, images)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         for name, _ in self.named_parameters():
@@ -299,6 +307,23 @@ def _check_ratio(ratio: float | None) -> None:
         raise ValueError(f"a keep ratio must lie in (0, 1] or be None, got {ratio}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def edges(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width that a position embedding can be made for.
+
+    Raises:
+        ValueError: they are no multiples of the coarsest stride.
+    """
+    pair = tuple(img_size) if isinstance(img_size, Iterable) else (img_size, img_size)
+    if len(pair) != 2 or not all(isinstance(edge, Integral) and edge > 0 and not edge % _TOTAL_STRIDE for edge in pair):
+        raise ValueError(f"img_size must be a positive multiple of {_TOTAL_STRIDE}, got {img_size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be at least {least} and whole, got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")

@@ -6,7 +6,7 @@ import math
 
 import torch
 from dynamicvis_kernels import choose_backend
-from torch.autograd import forward_ad
+from dynamicvis_kernels._backend import PLAIN_TYPES, is_followed
 
 
 class Workspace:
@@ -26,19 +26,11 @@ class Workspace:
 
     @staticmethod
     def usable(images: torch.Tensor) -> bool:
-        """Whether a forward may overwrite its intermediate results: on the CPU's kernels, without gradients.
-
-        What follows each operation, as tracing, forward-mode differentiation, `torch.func` or a dispatch mode do, would
-        not see these kernels.
-        """
+        """Whether a forward may overwrite its intermediate results: on the CPU's kernels, and nothing follows it."""
         return (
             not torch.is_grad_enabled()
-            and type(images) in (torch.Tensor, torch.nn.Parameter)
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-            and forward_ad._current_level < 0
-            and not torch._C._len_torch_dispatch_stack()
-            and not torch._C._functorch.is_functorch_wrapped_tensor(images)
+            and type(images) in PLAIN_TYPES
+            and not is_followed()
             and not torch.is_autocast_enabled(images.device.type)
             and images.dtype in (torch.float32, torch.float64)
             and choose_backend(images.device) == "cpu"

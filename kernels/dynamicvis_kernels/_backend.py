@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 ENVIRONMENT_VARIABLE = "DYNAMICVIS_BACKEND"
 _INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "mamba_ssm")}
@@ -21,6 +22,7 @@ _DTYPES = {
     "triton": (torch.float32, *_LOW_PRECISION),
     "mamba_ssm": (torch.float32, *_LOW_PRECISION),
 }
+PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)  # other subclasses may have no memory of their own
 _logger = logging.getLogger("dynamicvis_kernels")
 
 Expected = dict[str, tuple[torch.Tensor, tuple[int, ...]]]
@@ -80,6 +82,25 @@ def _interpreted() -> bool:
         return False
     language = sys.modules.get("triton.language")
     return language is None or type(language.sum).__name__ == "InterpretedFunction"
+
+
+def is_followed() -> bool:
+    """Whether something follows torch's operations: tracing, forward-mode differentiation, `torch.func`, a mode.
+
+    It would not see a kernel that torch does not know of, and its tensors may have no memory.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def lies_in_memory(tensor: torch.Tensor) -> bool:
+    """Whether the values of a tensor stand at its address: neither those of a subclass, nor sparse, nor negated."""
+    return type(tensor) in PLAIN_TYPES and tensor.layout is torch.strided and not tensor.is_neg()
 
 
 def check_type(operator: str, backend: str, name: str, tensor: torch.Tensor) -> None:

@@ -7,6 +7,8 @@ from typing import NoReturn
 
 import torch
 
+from dynamicvis_kernels._backend import PLAIN_TYPES, lies_in_memory
+
 _DTYPES = (torch.float32, torch.float64)
 
 Expected = Mapping[str, tuple[torch.Tensor, tuple[int, ...]]]
@@ -35,11 +37,11 @@ def check_arguments(
     if dtype not in _DTYPES:
         raise ValueError(f"{operator}: the kernel computes in float32 or float64, got {dtype}")
     for tensor, shape in expected.values():
-        if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
+        if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu or not lies_in_memory(tensor):
             _name_fault(operator, expected, tensor, shape, dtype)
     for tensor in (*dense, *written):
-        if (tensor.stride()[-1] != 1 and tensor.shape[-1] > 1) or tensor.is_neg():
-            _name_strides(operator, expected, tensor, "rows that are dense, and no negated view")
+        if tensor.stride()[-1] != 1 and tensor.shape[-1] > 1:
+            _name_strides(operator, expected, tensor, "rows that are dense")
     for tensor in written:
         if not tensor.is_contiguous() and overlaps_itself(tensor):
             _name_strides(operator, expected, tensor, "memory of its own for each element")
@@ -54,7 +56,8 @@ def check_indices(operator: str, indices: torch.Tensor, batch: int, count: int |
         ValueError: they are not.
     """
     if (
-        indices.dtype != torch.int64
+        type(indices) not in PLAIN_TYPES
+        or indices.dtype != torch.int64
         or not indices.is_cpu
         or indices.ndim != 2
         or indices.shape != (batch, indices.shape[1] if count is None else count)
@@ -102,7 +105,10 @@ def _name_fault(
     name = _name(expected, tensor)
     if tensor.shape != shape:
         raise ValueError(f"{operator}: {name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
-    raise ValueError(f"{operator}: {name} must be {dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
+    if tensor.dtype != dtype or not tensor.is_cpu:
+        raise ValueError(f"{operator}: {name} must be {dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
+    negated = " that is a negated view: call resolve_neg()" if tensor.is_neg() else ""
+    raise ValueError(f"{operator}: {name} must be a plain tensor, got a {type(tensor).__name__}{negated}")
 
 
 def _name_strides(operator: str, expected: Expected, tensor: torch.Tensor, wanted: str) -> NoReturn:

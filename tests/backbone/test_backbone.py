@@ -354,6 +354,15 @@ def test_forked_data_loader_after_a_forward() -> None:
         (dict(token_order="random"), "token_order must be one of score, raster"),
         (dict(img_size=100), "img_size must be a positive multiple of 32, got 100"),
         (dict(in_channels=0), "in_channels must be at least 1"),
+        (dict(in_channels="3"), "in_channels must be at least 1 and whole, got '3'"),
+        (dict(dims=(0, 8, 8, 8)), "dims must be at least 1 and whole, got 0"),
+        (dict(dims=(8.0, 8, 8, 8)), "dims must be at least 1 and whole, got 8.0"),
+        (dict(depths=(-1, 1, 1, 1)), "depths must be at least 0 and whole, got -1"),
+        (dict(img_size="512"), "img_size must be a positive multiple of 32, got '512'"),
+        (dict(img_size=(64,)), r"img_size must be a positive multiple of 32, got \(64,\)"),
+        (dict(img_size=64.0), "img_size must be a positive multiple of 32, got 64.0"),
+        (dict(global_tokens="no"), "global_tokens must be one of True, False, got 'no'"),
+        (dict(noise=float("nan")), "noise must be finite and not negative, got nan"),
     ],
 )
 def test_settings_out_of_range(arguments: dict, message: str) -> None:
@@ -370,5 +379,16 @@ def test_wrong_calls() -> None:
     with pytest.raises(ValueError, match="stage 3 was built without a router"):
         backbone.set_keep_ratios((1, 1, 1, 1))
     assert backbone.keep_ratios == (1, 1, 1, None)
+    with pytest.raises(TypeError, match="images must be a tensor, got ndarray"):
+        backbone(images(1, 3, 64, 64).numpy())
     with pytest.raises(ValueError, match="no backbone named 'tiny'; there are test_nano, nano, small, base, large"):
         create_backbone("tiny")
+
+
+def test_a_stage_without_blocks_has_no_keep_ratio() -> None:
+    backbone = make(depths=(0, 1, 1, 1))
+    assert backbone.keep_ratios == (None, 1 / 4, 1 / 2, 1.0)
+    backbone.set_keep_ratios(backbone.keep_ratios)
+    backbone.set_keep_ratios((0.5,) * 4)
+    assert backbone.keep_ratios == (None, 0.5, 0.5, 0.5)
+    assert [tuple(maps.shape[2:]) for maps in backbone(images(1, 3, 64, 64))] == [(16, 16), (8, 8), (4, 4), (2, 2)]

@@ -7,7 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, jvp
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, weight_norm
+from torch.utils import _pytree as pytree
 
 from dynamicvis import create_backbone
 from dynamicvis.backbone import DynamicVis
@@ -269,3 +272,87 @@ def test_weights_that_are_not_floating_point_are_refused(dtype: torch.dtype) -> 
         setattr(owner, name, usual)
     with pytest.raises(ValueError, match="images must be floating point"):
         backbone(batch.to(dtype))
+
+
+class Wrapped(torch.Tensor):
+    """A weight whose numbers lie in another tensor, as those of quantized and distributed weights do."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Wrapped:
+        wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        wrapped.inner = inner
+        return wrapped
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), named=None):
+        unwrapped, options = pytree.tree_map_only(cls, lambda value: value.inner, (arguments, named or {}))
+        result = function(*unwrapped, **options)
+        return cls(result) if function is torch.ops.aten.detach.default else result
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("in_proj.weight", torch.Tensor.to_sparse_csr),
+        ("x_proj.weight", torch.Tensor.to_sparse_csr),
+        *((name, Wrapped) for name in ("x_proj.weight", "dt_proj.weight", "D")),
+    ],
+)
+def test_weights_that_are_no_plain_memory_are_not_read_as_such(name: str, kind: Callable) -> None:
+    """Their address holds other numbers, or nothing at all."""
+    backbone, batch = make(), images(1, 3, 64, 64)
+    layer, _, leaf = f"stages.0.blocks.0.mixer.{name}".rpartition(".")
+    module = backbone.get_submodule(layer)
+    weight = getattr(module, leaf).detach()
+    expected = backbone(batch)
+    setattr(module, leaf, nn.Parameter(kind(weight), requires_grad=False))
+    with torch.no_grad():
+        maps = backbone(batch)
+    for one, wanted in zip(maps, expected, strict=True):
+        torch.testing.assert_close(one, wanted)
+    setattr(module, leaf, nn.Parameter(torch._neg_view(weight), requires_grad=False))
+    if weight.ndim == 1:
+        with torch.no_grad(), pytest.raises(ValueError, match=r"negated view: call resolve_neg\(\)"):
+            backbone(batch)
+
+
+def test_what_follows_operations_sees_all_of_them() -> None:
+    """A trace without gradients depends on the input, and `torch.func` takes the weights of several models."""
+    backbone, batch, other = make(), images(1, 3, 64, 64), images(2, 3, 64, 64)[1:] * 2
+    with torch.no_grad():
+        traced = torch.jit.trace(backbone, batch, check_trace=False)
+        recorded = make_fx(backbone)(batch)
+        for one, again, wanted in zip(traced(other), recorded(other), backbone(other), strict=True):
+            torch.testing.assert_close(one, wanted)
+            torch.testing.assert_close(again, wanted)
+        weights = {name: value.detach() for name, value in backbone.named_parameters()}
+
+        def last_map(scale: torch.Tensor) -> torch.Tensor:
+            return functional_call(backbone, weights | {"pos_embed": weights["pos_embed"] * scale}, (batch,))[-1]
+
+        value, slope = jvp(last_map, (torch.ones(()),), (torch.ones(()),))
+        torch.testing.assert_close(value, backbone(batch)[-1])
+        assert slope.abs().max() > 0
+
+
+def test_a_kind_of_layer_whose_forward_was_replaced_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, tokens: 1.5 * forward(self, tokens))
+    assert_equal_modes(make(), images(1, 3, 64, 64), in_place=False)
+
+
+def test_weights_without_memory_are_refused() -> None:
+    """Torch's convolution and matrix product would read whatever stands elsewhere."""
+    with torch.device("meta"):
+        empty = create_backbone("test_nano")
+    partly, batch = make(), images(1, 3, 64, 64)
+    layer = partly.stages[1].blocks[0].mixer.in_proj
+    layer.weight = nn.Parameter(layer.weight.to("meta"))
+    with torch.no_grad():
+        for backbone in (empty, partly):
+            with pytest.raises(ValueError, match=r"weights on the device meta.*to_empty"):
+                backbone(batch)
+    with pytest.raises(ValueError, match="weights on the device meta"):
+        empty(batch)

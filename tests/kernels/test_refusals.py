@@ -285,3 +285,41 @@ def test_more_threads_than_the_scratch_was_made_for_take_no_part(monkeypatch: py
     monkeypatch.setattr(_parallel, "thread_count", lambda tasks: 4)
     _parallel.Launch(lambda variant: lambda p: None, torch.float32, 100, [], slots=2)()
     assert len(entered) == 2
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_refuse_what_is_no_plain_memory(name: str) -> None:
+    """A subclass may have no memory, and a negated view other signs than its memory."""
+
+    class Special(torch.Tensor):
+        pass
+
+    function, make = KERNELS[name]
+    for key, value in make().items():
+        if isinstance(value, torch.Tensor):
+            wrong = {**make(), key: value.as_subclass(Special)}
+            assert f"{name}: {key} must be" in refusal(function, **wrong)
+            if value.is_floating_point():
+                wrong = {**make(), key: torch._neg_view(value)}
+                assert f"{name}: {key} must be a plain tensor, got a Tensor that is a negated view" in refusal(
+                    function, **wrong
+                )
+
+
+def test_routing_without_gradients_is_followed() -> None:
+    """A trace and `torch.func` see the tokens move; negated views keep their signs."""
+    tokens, mixed, weights, chosen = scatter_arguments().values()
+    batch = torch.stack([tokens, tokens + 1])
+
+    def scatter(one: torch.Tensor) -> torch.Tensor:
+        return dynamicvis_kernels.scatter_tokens_(one.clone(), mixed, weights, chosen)
+
+    for function in (lambda one: dynamicvis_kernels.gather_tokens(one, chosen), scatter):
+        with torch.no_grad():
+            expected = [function(one) for one in batch]
+            torch.testing.assert_close(torch.jit.trace(function, batch[0], check_trace=False)(batch[1]), expected[1])
+            torch.testing.assert_close(torch.func.vmap(function)(batch), torch.stack(expected))
+            torch.testing.assert_close(function(torch._neg_view(-tokens)), expected[0])
+    with torch.no_grad():
+        negated = dynamicvis_kernels.scatter_tokens_(tokens.clone(), torch._neg_view(-mixed), weights, chosen)
+    torch.testing.assert_close(negated, expected[0])

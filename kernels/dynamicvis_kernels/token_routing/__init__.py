@@ -8,6 +8,8 @@ from dynamicvis_kernels._backend import (
     check_tensors,
     check_type,
     choose_backend,
+    is_followed,
+    lies_in_memory,
     promote_under_autocast,
     run_in_float32,
 )
@@ -57,7 +59,7 @@ def _check(operator: str, tokens: torch.Tensor, indices: torch.Tensor, sequences
             f"{operator}: indices must be torch.int64 on {tokens.device} for {len(tokens)} batch elements, "
             f"got {indices.dtype} on {indices.device} for {len(indices)}"
         )
-    if type(indices) is torch.Tensor and indices.is_cpu and not torch.compiler.is_compiling() and indices.numel():
+    if not is_followed() and lies_in_memory(indices) and indices.is_cpu and indices.numel():
         lowest, highest = indices.aminmax()
         if lowest < 0 or highest >= tokens.shape[1]:
             raise ValueError(
@@ -169,11 +171,11 @@ def scatter_tokens_(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (tokens, mixed, weights)):
         raise ValueError("scatter_tokens_ has no gradient, but one is required: use scatter_tokens")
     dense = tokens.stride(-1) == 1
-    if backend == "cpu" and tokens.dtype == weights.dtype and _may_skip_autograd(tokens):
+    if backend == "cpu" and tokens.dtype == weights.dtype and _may_skip_autograd(tokens, mixed, weights):
         from dynamicvis_kernels.token_routing import cpu
 
         cpu.scatter_rows_(tokens, mixed, weights, indices.contiguous(), residual)
-    elif backend in ("triton", "mamba_ssm") and dense:
+    elif backend in ("triton", "mamba_ssm") and dense and not is_followed():
         from dynamicvis_kernels.token_routing import triton
 
         triton.scatter_rows_(tokens, mixed, weights, indices, residual)
@@ -184,11 +186,12 @@ def scatter_tokens_(
     return tokens
 
 
-def _may_skip_autograd(tokens: torch.Tensor) -> bool:
+def _may_skip_autograd(tokens: torch.Tensor, *others: torch.Tensor) -> bool:
     """Whether the CPU's kernels, which torch does not know of, can take the tokens."""
     return (
         tokens.dtype in (torch.float32, torch.float64)
         and tokens.stride(-1) == 1
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and not is_followed()
+        and all(lies_in_memory(tensor) for tensor in (tokens, *others))
     )
