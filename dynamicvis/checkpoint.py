@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dynamicvis.backbone.inference import check_materialized
 from dynamicvis.backbone.model import resize_position_embedding
 from dynamicvis.errors import DynamicVisError
 from dynamicvis.tensors import tensor_problem, weight_problem
@@ -68,7 +71,7 @@ class LoadReport:
         lines = [f"{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"]
         lines += [f"adapted {name}: {change}" for name, change in self.adapted.items()]
         lines += [f"missing {name}" for name in self.missing]
-        lines += [f"unexpected {name}" for name in self.unexpected]
+        lines += [f"unexpected {printable(name)}" for name in self.unexpected]
         return "\n".join(lines)
 
 
@@ -109,8 +112,11 @@ def load_checkpoint(
     Raises:
         CheckpointError: the file is missing, unreadable, needs code to unpickle, holds another architecture, NaN,
             infinity or integers, or, when ``strict``, lacks parameters. The backbone is then unchanged.
+        ValueError: the backbone lies on the device ``meta``.
     """
     path = Path(path)
+    for parameter in backbone.parameters():
+        check_materialized(parameter)
     source: dict[str, torch.Tensor] = {}
     for key, value in read_tensors(path).items():
         _add(source, rename_reference_key(key), value, path)
@@ -164,17 +170,8 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             that are sparse, quantized or without memory, or two of other values whose names differ by a wrapper only.
     """
     path = Path(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
-    for _ in range(_DEEPEST_CONTAINER):
-        inner = [content[name] for name in _CONTAINERS if _holds_container(content, name)]
-        if not inner:
-            break
-        content = inner[0]
-    tensors = (
-        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _unpickled(path, "cpu")
+    tensors = _contained_tensors(content, _DEEPEST_CONTAINER)
     if not tensors:
         raise CheckpointError(f"checkpoint {path} holds no tensors")
     for name, value in tensors.items():
@@ -208,8 +205,23 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
 _DEEPEST_CONTAINER = 4  # containers in one another: {"model": {"state_dict": ...}}
 
 
-def _holds_container(content: Any, name: str) -> bool:
-    return isinstance(content, Mapping) and isinstance(content.get(name), Mapping) and len(content[name]) > 0
+def _contained_tensors(content: Any, depth: int) -> dict[str, torch.Tensor]:
+    """The tensors of the first container that holds some, ``depth`` levels down, else those of the content itself."""
+    if not isinstance(content, Mapping):
+        return {}
+    for name in _CONTAINERS if depth else ():
+        if tensors := _contained_tensors(content.get(name), depth - 1):
+            return tensors
+    return {
+        key: _without_attributes(value)
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+
+
+def _without_attributes(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as torch made it: a file may give it attributes, which would hide its methods."""
+    return torch.Tensor.detach(tensor) if tensor.__dict__ else tensor
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -226,13 +238,33 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
+    try:
+        present = path.is_file()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+    if not present:
         raise CheckpointError(f"checkpoint {path} does not exist")
+
+
+def _archive_problem(path: Path) -> str | None:
+    """What is wrong with the parts of a checkpoint, in a few words, or None; torch does not look at it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            # A few bytes may hold gigabytes of zeros so.
+            compressed = [part.filename for part in file.infolist() if part.compress_type != zipfile.ZIP_STORED]
+            if compressed:
+                return f"{printable(compressed[0])} is compressed, which torch never does"
+            part = file.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error):
+        return None  # for the reader to say: one cut off, or torch's format without checksums
+    return None if part is None else f"the checksum of {printable(part)} does not fit"
 
 
 def _unpickled(path: Path, map_location: Any) -> Any:
     """Content of a file, with stand-ins for the objects that `_STAND_INS` names; any other kind is refused."""
     _require_file(path)
+    if (problem := _archive_problem(path)) is not None:
+        raise CheckpointError(f"checkpoint {path} is damaged: {problem}; get it anew")
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -386,13 +418,15 @@ def _restored(value: Any, known: dict[int, tuple[Any, Any]]) -> Any:
         known[id(value)] = value, None
     elif isinstance(value, _StandIn):
         known[id(value)] = value, value.restored()  # type: ignore[attr-defined]
+    elif isinstance(value, torch.Tensor):
+        known[id(value)] = value, _without_attributes(value)
     else:
         return value
     return known[id(value)][1]
 
 
 def _adapt(name: str, value: torch.Tensor, backbone: DynamicVis) -> torch.Tensor:
-    if name == _POSITION and value.ndim == 3:
+    if name == _POSITION and value.ndim == 3 and value.shape[0] == 1:
         return fit_position_embedding(value, backbone.grid)
     if name == _FIRST_CONVOLUTION and value.ndim == 4 and value.shape[1] != backbone.in_channels:
         mean = value.mean(dim=1, keepdim=True)

@@ -18,8 +18,8 @@ from dynamicvis.files import replacing
 from dynamicvis.tensors import weight_problem
 from dynamicvis.text import printable
 
-_MERGE = re.compile(r"^stages\.(\d+)\.merge\.projection\.weight$")
-_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
+_MERGE = re.compile(r"^stages\.(\d{1,4})\.merge\.projection\.weight$")
+_BLOCK = re.compile(r"^stages\.(\d{1,4})\.blocks\.(\d{1,4})\.")
 _POOL_NORM = "post_meanpool_norm."
 
 
@@ -155,11 +155,14 @@ def _settings(backbone: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
             if stage < len(depths):
                 depths[stage] = max(depths[stage], block + 1)
     embedding = backbone.get("pos_embed")
-    edge = 0 if embedding is None else round(embedding.shape[1] ** 0.5)
+    edge = round(embedding.shape[1] ** 0.5) if embedding is not None and embedding.ndim == 3 else 0
     if (
         sorted(merges) != [0, 1, 2, 3]
+        or any(merge.ndim != 4 or not merge.numel() for merge in merges.values())
         or 0 in depths
+        or sum(depths) > len(backbone)
         or embedding is None
+        or not edge
         or edge * edge != embedding.shape[1]
         or edge % 8
     ):

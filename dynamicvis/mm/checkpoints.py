@@ -6,8 +6,6 @@ import hashlib
 import math
 import pickle
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -338,7 +336,7 @@ def resume_problem(path: Path, parameters: Collection[str]) -> str | None:
 
 
 def read_whole_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Content of a checkpoint, read without running anything from it, after its checksums.
+    """Content of a checkpoint, read without running anything from it.
 
     Weights that lie on top come as ``state_dict``. What MMEngine would run as Python, ``config`` in ``meta``, is left
     out.
@@ -351,8 +349,6 @@ def read_whole_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[s
         raise CheckpointError(f"checkpoint {path} is a folder; give a file in it, such as epoch_12.pth")
     if path.suffix == ".safetensors":
         return {"state_dict": read_tensors(path)}
-    if (damaged := _damaged_part(path)) is not None:
-        raise CheckpointError(f"checkpoint {path} is damaged: the checksum of {damaged} does not fit; get it anew")
     content = read_checkpoint(path, map_location)
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {path} holds no weights but a {type(content).__name__}")
@@ -361,15 +357,6 @@ def read_whole_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[s
     if isinstance(content.get("meta"), dict):
         content["meta"].pop("config", None)
     return content
-
-
-def _damaged_part(path: Path) -> str | None:
-    """The first part of a checkpoint whose checksum is another, which torch does not look at."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error):
-        return None  # for the reader to say: a missing file, one cut off, or torch's format without checksums
 
 
 def unsound(tensors: Any, parameters: Collection[str]) -> str | None:

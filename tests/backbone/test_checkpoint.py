@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from dynamicvis import create_backbone, load_checkpoint
 from dynamicvis.checkpoint import CheckpointError, read_checkpoint, read_tensors
+from dynamicvis.conversion import convert_reference
 
 REFERENCE = Golden("token_selection_64").group("state_dict")
 
@@ -97,6 +99,9 @@ def test_another_architecture(tmp_path: Path) -> None:
     torch.save(REFERENCE, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other.pth holds another architecture: .* has shape .* needs"):
         load_checkpoint(create_backbone("nano"), tmp_path / "other.pth")
+    torch.save(REFERENCE | {"backbone.pos_embed": torch.zeros(5, 64, 16)}, tmp_path / "five.pth")
+    with pytest.raises(CheckpointError, match=r"pos_embed has shape \(5, 64, 16\)"):
+        load_checkpoint(backbone(), tmp_path / "five.pth")
 
 
 class _Code:
@@ -117,6 +122,23 @@ def _write_truncated_safetensors(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
+def _write_flipped_bit(path: Path) -> None:
+    torch.save(REFERENCE, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(REFERENCE["backbone.pos_embed"].numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def _write_compressed(path: Path) -> None:
+    """A few kilobytes of it may hold gigabytes of zeros."""
+    torch.save(REFERENCE | {"zeros": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -125,6 +147,9 @@ def _write_truncated_safetensors(path: Path) -> None:
         ("code.pth", lambda path: torch.save({"state_dict": _Code()}, path), "could run code.*weights_only=False"),
         ("short.pth", _write_truncated_pickle, "is truncated or no torch file"),
         ("short.safetensors", _write_truncated_safetensors, "is truncated or no safetensors file"),
+        ("flipped.pth", _write_flipped_bit, "is damaged: the checksum of .* does not fit"),
+        ("squeezed.pth", _write_compressed, "is damaged: .*data.pkl is compressed, which torch never does"),
+        ("n" * 300 + ".pth", lambda path: None, "cannot be read"),
         ("empty.pth", lambda path: torch.save({"epoch": 3}, path), "holds no tensors"),
     ],
 )
@@ -214,6 +239,8 @@ def test_two_models_in_one_file_are_not_mixed(tmp_path: Path) -> None:
         (lambda value: value[:, :0], "pos_embed holds no values"),
         (lambda value: value.to_sparse(), "pos_embed is no plain tensor"),
         (lambda value: value.to("meta"), "pos_embed is no plain tensor"),
+        (lambda value: value.double() + 1e300, "pos_embed holds numbers beyond float32"),
+        (lambda value: torch.nested.nested_tensor([value[0]]), "pos_embed is no plain tensor"),
         (lambda value: torch.zeros(1).expand(10**9), "pos_embed claims more values than the file holds"),
     ],
 )
@@ -317,3 +344,49 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     assert not outcomes["several lines"]
     assert outcomes["refused"] > 100
     assert outcomes["read"] > 20
+
+
+def test_attributes_that_a_file_gives_its_tensors_hide_no_method(tmp_path: Path) -> None:
+    state = dict(backbone().state_dict())
+    state["pos_embed"] = torch.ones_like(state["pos_embed"])
+    state["pos_embed"].to = state["pos_embed"].numel = 5  # type: ignore[method-assign, assignment]
+    torch.save({"state_dict": state}, tmp_path / "named.pth")
+    model = backbone()
+    load_checkpoint(model, tmp_path / "named.pth")
+    assert torch.equal(model.pos_embed, torch.ones_like(model.pos_embed))
+    assert not vars(read_checkpoint(tmp_path / "named.pth")["state_dict"]["pos_embed"])
+
+
+def test_a_container_without_tensors_hides_none(tmp_path: Path) -> None:
+    """Settings of an average, say, below the name that others give to averaged weights."""
+    state = backbone().state_dict()
+    torch.save({"ema": {"decay": 0.9}, "model": {"name": "nano"}, "state_dict": state}, tmp_path / "settings.pth")
+    assert load_checkpoint(backbone(), tmp_path / "settings.pth").missing == ()
+
+
+def test_a_backbone_without_memory_takes_no_weights(tmp_path: Path) -> None:
+    """Torch would load them into nothing, and the report would say that all is well."""
+    torch.save(backbone().state_dict(), tmp_path / "w.pth")
+    with torch.device("meta"):
+        model = backbone()
+    with pytest.raises(ValueError, match=r"device meta.*to_empty"):
+        load_checkpoint(model, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layers.0.1.9999.D", torch.ones(1)),
+        ("layers.0.1." + "9" * 5000 + ".D", torch.ones(1)),
+        ("layers.0.0.projection.weight", torch.ones(5)),
+        ("layers.1.0.projection.weight", torch.ones(0, 16, 3, 3)),
+        ("pos_embed", torch.ones(1, 0, 16)),
+        ("pos_embed", torch.ones(())),
+    ],
+    ids=["many blocks", "more blocks than digits", "no kernel", "empty kernel", "empty embedding", "one number"],
+)
+def test_conversion_of_odd_shapes_and_names(name: str, value: torch.Tensor, tmp_path: Path) -> None:
+    torch.save(REFERENCE | {f"backbone.{name}": value}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth (holds part of a backbone|matches only)"):
+        convert_reference(tmp_path / "odd.pth", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
