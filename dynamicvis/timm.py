@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
+from dynamicvis_kernels._backend import PLAIN_TYPES
 from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
@@ -19,7 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from dynamicvis.backbone import DynamicVis, create_backbone
-from dynamicvis.backbone.model import resize_position_embedding
+from dynamicvis.backbone.model import edges, resize_position_embedding
+from dynamicvis.tensors import weight_problem
 
 _REDUCTIONS = (4, 8, 16, 32)
 _SETTINGS = frozenset(inspect.signature(DynamicVis).parameters) - {"in_channels"}
@@ -44,6 +47,8 @@ class DynamicVisClassifier(nn.Module):
 
     Source: arXiv 2503.16426, section 4.3 (scene classification).
     """
+
+    head: nn.Module
 
     def __init__(
         self,
@@ -93,11 +98,13 @@ class DynamicVisClassifier(nn.Module):
         """Replace the head, and the pooling when given.
 
         Raises:
-            ValueError: a pooling that there is not, or a head without pooling.
+            ValueError: a pooling that there is not, a head without pooling, or a number of classes that is none.
         """
         global_pool = self.global_pool if global_pool is None else global_pool
         if global_pool not in ("avg", ""):
             raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+        if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < 0):
+            raise ValueError(f"num_classes must be at least 0 and whole, got {num_classes!r}")
         if num_classes and not global_pool:
             raise ValueError(f"num_classes={num_classes} needs global_pool='avg': without pooling there is no head")
         self.num_classes, self.global_pool = num_classes, global_pool
@@ -129,9 +136,7 @@ class DynamicVisClassifier(nn.Module):
         Raises:
             ValueError: another size.
         """
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < 1 or height % _REDUCTIONS[-1] or width % _REDUCTIONS[-1]:
-            raise ValueError(f"img_size must be a positive multiple of {_REDUCTIONS[-1]}, got {img_size}")
+        height, width = edges(img_size)
         backbone, grid = self.backbone, (height // _REDUCTIONS[0], width // _REDUCTIONS[0])
         embedding = resize_position_embedding(backbone.pos_embed.detach(), backbone.grid, grid)
         backbone.pos_embed = nn.Parameter(embedding.clone(), requires_grad=backbone.pos_embed.requires_grad)
@@ -140,6 +145,15 @@ class DynamicVisClassifier(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that must not decay besides norms and biases."""
         return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed", "A_log", ".D"))}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        for name, parameter in self.named_parameters():
+            value = state_dict.get(prefix + name)
+            if not isinstance(value, torch.Tensor) or type(value) not in PLAIN_TYPES or parameter.is_meta:
+                continue
+            if (problem := weight_problem(name, value, parameter)) is not None:
+                raise ValueError(f"{prefix + name} {problem}; give a checkpoint of a run that went well")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, in_chans, H, W) -> last map (B, num_features, ceil(H / 32), ceil(W / 32))."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def test_another_input_size_resamples_the_embedding() -> None:
         ({"global_pool": ""}, ValueError, "num_classes=1000 needs global_pool='avg'"),
         ({"output_stride": 8}, ValueError, "output_stride must be 32, got 8"),
         ({"img_size": 100}, ValueError, "img_size must be a positive multiple of 32, got 100"),
+        ({"num_classes": -1}, ValueError, "num_classes must be at least 0 and whole, got -1"),
+        ({"num_classes": "10"}, ValueError, "num_classes must be at least 0 and whole, got '10'"),
         ({"scriptable": True}, ValueError, "cannot be made for TorchScript"),
         ({"in_channels": 4}, TypeError, "no argument in_channels=4; it has .*in_chans"),
     ],
@@ -158,3 +161,20 @@ def test_a_unet_of_segmentation_models_pytorch() -> None:
     model = smp.Unet("tu-dynamicvis_nano", encoder_weights=None, in_channels=4, classes=2).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 4, 64, 64)).shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.to(torch.int8), "has type int8, needed is float32"),
+        (lambda value: value.to(torch.complex64), "has type complex64, needed is float32"),
+        (lambda value: value * float("nan"), "holds NaN or infinity"),
+        (lambda value: value.double() + 1e300, "holds numbers beyond float32"),
+    ],
+)
+def test_weights_that_are_none_are_refused(change: Callable, message: str, tmp_path: Path) -> None:
+    state = timm.create_model("dynamicvis_nano", num_classes=2, img_size=64).state_dict()
+    for name in ("head.weight", "norm.bias", "backbone.stages.0.norm.weight"):
+        torch.save({**state, name: change(state[name])}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=f"{name} {message}"):
+            timm.create_model("dynamicvis_nano", num_classes=2, img_size=64, checkpoint_path=str(tmp_path / "w.pth"))
