@@ -38,7 +38,7 @@ def choose_backend(device: torch.device) -> str:
     Raises:
         ValueError: the forced implementation is unknown or does not run on the device, or none does.
     """
-    return _choose(device.type, os.environ.get(ENVIRONMENT_VARIABLE))
+    return _choose(device.type, os.environ.get(ENVIRONMENT_VARIABLE) or None)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -124,5 +124,13 @@ def register_operator(
         gradients = getattr(operators, f"{name}_backward")(grad, *inputs)
         return (*gradients, *[None] * (len(inputs) - differentiable))
 
+    def second_gradient(ctx: Any, *grads: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{name} has no second derivative: leave create_graph out, or set {ENVIRONMENT_VARIABLE}=naive (slow), "
+            "which has one"
+        )
+
     torch.library.register_autograd(forward_name, gradient, setup_context=save_inputs)
+    # Without it torch would take the second derivative for zero, with a warning.
+    torch.library.register_autograd(backward_name, second_gradient)
     return getattr(operators, name).default

@@ -323,3 +323,27 @@ def test_routing_without_gradients_is_followed() -> None:
     with torch.no_grad():
         negated = dynamicvis_kernels.scatter_tokens_(tokens.clone(), torch._neg_view(-mixed), weights, chosen)
     torch.testing.assert_close(negated, expected[0])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_second_derivative_is_refused(name: str) -> None:
+    """Torch would take it for zero."""
+    arguments = list(OPERATORS[name]().values())
+    arguments[0].requires_grad_()
+    output = getattr(torch.ops.dynamicvis, name)(*arguments)
+    (gradient,) = torch.autograd.grad(output.square().sum(), arguments[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match=rf"{name} has no second derivative.*DYNAMICVIS_BACKEND=naive"):
+        gradient.sum().backward()
+
+
+def test_scatter_in_place_of_what_it_takes_from() -> None:
+    tokens, weights = normal(1, 4, CHANNELS), normal(1, 4).abs()
+    order = torch.tensor([[3, 0, 1, 2]])
+    expected = dynamicvis_kernels.scatter_tokens(tokens, tokens, weights, order)
+    with torch.no_grad():
+        assert torch.equal(dynamicvis_kernels.scatter_tokens_(tokens, tokens, weights, order), expected)
+
+
+def test_an_empty_name_of_a_backend_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAMICVIS_BACKEND", "")
+    assert dynamicvis_kernels.choose_backend(torch.device("cpu")) == "cpu"

@@ -171,11 +171,12 @@ def scatter_tokens_(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (tokens, mixed, weights)):
         raise ValueError("scatter_tokens_ has no gradient, but one is required: use scatter_tokens")
     dense = tokens.stride(-1) == 1
-    if backend == "cpu" and tokens.dtype == weights.dtype and _may_skip_autograd(tokens, mixed, weights):
+    shared = not is_followed() and any(torch._C._overlaps(tokens, tensor) for tensor in (mixed, weights))
+    if backend == "cpu" and not shared and tokens.dtype == weights.dtype and _may_skip_autograd(tokens, mixed, weights):
         from dynamicvis_kernels.token_routing import cpu
 
         cpu.scatter_rows_(tokens, mixed, weights, indices.contiguous(), residual)
-    elif backend in ("triton", "mamba_ssm") and dense and not is_followed():
+    elif backend in ("triton", "mamba_ssm") and dense and not shared and not is_followed():
         from dynamicvis_kernels.token_routing import triton
 
         triton.scatter_rows_(tokens, mixed, weights, indices, residual)
