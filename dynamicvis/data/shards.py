@@ -13,7 +13,6 @@ workers share it, in an order that a seed fixes; a stream shared among them does
 from __future__ import annotations
 
 import json
-import math
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from dynamicvis.data.text import read_json
 from dynamicvis.files import listing
 
 META = "meta.json"
-_TOLERANCE = 2.0  # pixels; annotation tools round outwards
+TOLERANCE = 2.0  # pixels; annotation tools round outwards
+_HUGE = 2.0**62  # pixels: far below the largest number of 32 bits
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class RegionShards:
             classes = meta.get("classes")
             if not classes:
                 raise DataError(f"{self.folder / META} has no 'classes'; name the classes in the order of their labels")
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise DataError(f"{self.folder / META} has 'classes' that are no list of names; correct it")
+        if len(set(classes)) < len(classes):
+            repeated = next(name for name in classes if list(classes).count(name) > 1)
+            raise DataError(f"the classes for {self.folder} name {repeated!r} twice; give each label a name of its own")
         self.classes = tuple(classes)
         self._labels = {name: index for index, name in enumerate(self.classes)}
         self._shards = listing(self.folder, "*.tar")
@@ -79,7 +84,7 @@ class RegionShards:
                 f"{meta['num_samples']}; get the missing shards, or correct the count"
             )
         # Arrays, not lists: a million small objects would be copied into every worker bit by bit.
-        self._names = np.array([name.encode() for name in names])
+        self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names])
         self._places = np.array(places, dtype=np.int64).reshape(-1, 5)
 
     def __len__(self) -> int:
@@ -87,7 +92,7 @@ class RegionShards:
 
     def name(self, index: int) -> str:
         """Path of the shard and, after a slash, name of the image."""
-        return f"{self._shards[self._places[index, 0]]}/{self._names[index].decode()}"
+        return f"{self._shards[self._places[index, 0]]}/{self._names[index].decode('utf-8', 'backslashreplace')}"
 
     def content(self, index: int) -> bytes:
         """The encoded image file."""
@@ -111,8 +116,12 @@ class RegionShards:
         try:
             content = json.loads(self._member(index, 3))
             corners, classes = content["gt_bboxes"], content["gt_bboxes_labels"]
-            boxes = np.array(corners, dtype=np.float32).reshape(len(classes), 4)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+                raise TypeError("gt_bboxes_labels are no list of names")
+            if not all(type(value) in (int, float) for box in corners for value in box):
+                raise TypeError("gt_bboxes are not all numbers")
+            boxes = np.array(corners, dtype=np.float64).reshape(len(classes), 4)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"{name}: its annotations cannot be read ({type(error).__name__}: {error}); they need gt_bboxes, four "
                 "numbers each, and as many gt_bboxes_labels"
@@ -124,12 +133,12 @@ class RegionShards:
                     f"({', '.join(self.classes[:3])}, ...); correct it, or add it to metainfo.classes"
                 )
             left, top, right, bottom = box
-            if not (math.isfinite(sum(box)) and left < right and top < bottom and min(left, top) >= -_TOLERANCE):
+            if not (max(map(abs, box)) < _HUGE and left < right and top < bottom and min(left, top) >= -TOLERANCE):
                 raise DataError(
                     f"{name}: the box {box} (left, top, right, bottom) has no area inside the image; make the shards "
                     "again with the region corrected or removed"
                 )
-        return Regions(boxes, np.array([self._labels[label] for label in classes], dtype=np.int64))
+        return Regions(boxes.astype(np.float32), np.array([self._labels[label] for label in classes], dtype=np.int64))
 
     def _member(self, index: int, column: int) -> bytes:
         shard = self._shards[self._places[index, 0]]
@@ -163,7 +172,7 @@ def _members(shard: Path) -> dict[str, tuple[int, int, int, int]]:
     """Offset and size of image and annotations by name of the image, from the headers of a shard.
 
     Raises:
-        DataError: the shard is damaged, or an image or annotations lack their counterpart.
+        DataError: the shard is damaged, or an image or annotations are there twice or lack their counterpart.
     """
     images: dict[str, tuple[int, int]] = {}
     annotations: dict[str, tuple[int, int]] = {}
@@ -172,7 +181,10 @@ def _members(shard: Path) -> dict[str, tuple[int, int, int, int]]:
             for member in file:
                 if member.isfile():
                     name, _, suffix = member.name.rpartition(".")
-                    (annotations if suffix == "json" else images)[name] = (member.offset_data, member.size)
+                    members = annotations if suffix == "json" else images
+                    if name in members:
+                        raise DataError(f"{shard}: {name} is in it twice; make or get the shard anew")
+                    members[name] = (member.offset_data, member.size)
                 # tarfile keeps every header otherwise.
                 file.members = []  # type: ignore[attr-defined]
     except tarfile.TarError as error:

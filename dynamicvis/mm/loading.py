@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from dynamicvis.data.raster import DataError, decode_raster, read_raster
+from dynamicvis.data.shards import TOLERANCE
 from dynamicvis.registry import HOOKS, TRANSFORMS
 
 IGNORE_INDEX = 255
@@ -87,6 +88,7 @@ class LoadRaster(BaseTransform):
         try:
             if "img_bytes" in results:
                 image = decode_raster(results.pop("img_bytes"), results["img_path"], self.bands)
+                _check_regions(image, results)
             else:
                 image = read_raster(results["img_path"], self.bands)
             _check_size(image, results)
@@ -123,6 +125,17 @@ def _check_size(image: NDArray[Any], results: Mapping[str, Any]) -> None:
     )
 
 
+def _check_regions(image: NDArray[Any], results: Mapping[str, Any]) -> None:
+    """Raise where a region reaches out of an image whose size was not known before it was decoded."""
+    height, width = image.shape[:2]
+    for left, top, right, bottom in (instance["bbox"] for instance in results.get("instances", ())):
+        if left >= width or top >= height or right > width + TOLERANCE or bottom > height + TOLERANCE:
+            raise DataError(
+                f"{results['img_path']}: the box {[left, top, right, bottom]} (left, top, right, bottom) lies outside "
+                f"its image of {width} x {height} pixels; make the shards again with the region corrected or removed"
+            )
+
+
 @TRANSFORMS.register_module()
 class LoadMask(BaseTransform):
     """Load the class of every pixel from a single-band file, and refuse values that are no class.
@@ -130,7 +143,8 @@ class LoadMask(BaseTransform):
     A file of several bands is taken where they are all equal, as in grey masks saved as RGB.
 
     Required keys: ``seg_map_path``, ``ori_shape`` (set by the loading of the image), ``seg_fields``. Added key:
-    ``gt_seg_map``, (H, W) uint8: class numbers, 255 where a pixel is to be ignored.
+    ``gt_seg_map``, (H, W) uint8: class numbers, 255 where a pixel is to be ignored. Where a data set of mmseg was given
+    ``metainfo.classes`` of its own, they are the numbers of those, by its ``label_map``.
 
     Args:
         values: the values in the file that stand for class 0, 1, ...; a tuple in a place names several values of that
@@ -141,7 +155,7 @@ class LoadMask(BaseTransform):
     Raises:
         ValueError: not exactly one of ``values`` and ``threshold`` is given.
         DataError: on loading, a value is no class, the mask is of another size than its image, or it has bands that
-            differ; and see `read_raster`.
+            differ; and see `read_raster`. Or the data set has ``reduce_zero_label``, which ``values`` stand for here.
     """
 
     def __init__(
@@ -160,6 +174,11 @@ class LoadMask(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["seg_map_path"]
+        if results.get("reduce_zero_label"):
+            raise DataError(
+                f"{path}: LoadMask does not know reduce_zero_label; leave it out of the data set, and give LoadMask "
+                "values=(1, 2, ...) and ignore=(0, 255)"
+            )
         mask = read_mask(path)
         if mask.shape != tuple(results["ori_shape"]):
             (height, width), (rows, columns) = results["ori_shape"], mask.shape
@@ -167,7 +186,7 @@ class LoadMask(BaseTransform):
                 f"{path} is {columns} x {rows} pixels and its image {results.get('img_path')} {width} x {height}; "
                 "a mask must have the size of its image"
             )
-        results["gt_seg_map"] = self._classify(mask, path)
+        results["gt_seg_map"] = _renumbered(self._classify(mask, path), results.get("label_map"))
         # A list of its own: augmented copies of a sample in testing share theirs.
         results["seg_fields"] = [*results.get("seg_fields", ()), "gt_seg_map"]
         return results
@@ -188,6 +207,14 @@ class LoadMask(BaseTransform):
 
     def __repr__(self) -> str:
         return f"LoadMask(values={self._classes}, threshold={self.threshold})"
+
+
+def _renumbered(classes: NDArray[np.uint8], label_map: Mapping[int, int] | None) -> NDArray[np.uint8]:
+    if not label_map:
+        return classes
+    table = np.arange(256, dtype=np.uint8)
+    table[list(label_map)] = list(label_map.values())
+    return table[classes]
 
 
 def read_mask(path: str) -> NDArray[Any]:

@@ -147,3 +147,36 @@ def test_classes_come_from_the_folder(tmp_path):
         RegionShards(folder)
     (folder / "meta.json").write_text(json.dumps({"num_samples": 1, "classes": CLASSES}))
     assert RegionShards(folder).classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        annotation(["zoo"]),
+        annotation(None),
+        annotation(box=("1", "2", "11", "12")),
+        annotation(box=(1, 2, 10**400, 12)),
+        annotation(box=(False, False, True, True)),
+        b'{"gt_bboxes": [1, 2, 11, 12], "gt_bboxes_labels": ["zoo"]}',
+        b'{"gt_bboxes": [[1, 2, 11, 12]], "gt_bboxes_labels": "z"}',
+    ],
+)
+def test_annotations_of_other_types_are_named(tmp_path, content):
+    shards = RegionShards(write(tmp_path / "a", [sample(0, **{"jpg.json": content})]), CLASSES)
+    with pytest.raises(DataError, match="its annotations cannot be read"):
+        shards.regions(0)
+
+
+def test_a_box_too_large_for_its_type_is_named(tmp_path):
+    content = annotation(box=(1, 2, 1e39, 12))
+    shards = RegionShards(write(tmp_path / "a", [sample(0, **{"jpg.json": content})]), CLASSES)
+    with pytest.raises(DataError, match="no area inside the image"):
+        shards.regions(0)
+
+
+@pytest.mark.parametrize("classes", ["zoo", 5, [["zoo"]], ["zoo", "zoo"]])
+def test_classes_of_the_folder_are_names(tmp_path, classes):
+    folder = write(tmp_path / "a", [sample(0)])
+    (folder / "meta.json").write_text(json.dumps({"num_samples": 1, "classes": classes}))
+    with pytest.raises(DataError, match=r"no list of names|name 'zoo' twice"):
+        RegionShards(folder)

@@ -172,3 +172,24 @@ def test_nothing_is_skipped_in_testing(tmp_path: Path, log: Path) -> None:
 def test_on_error_is_checked() -> None:
     with pytest.raises(ValueError, match="'ignore'"):
         LoadRaster(on_error="ignore")
+
+
+def test_classes_chosen_from_a_published_set_keep_their_pixels(tmp_path: Path) -> None:
+    results = mask_results(tmp_path, np.array([[0, 1, 2]], np.uint8))
+    renumbered = LoadMask(values=(0, 1, 2), ignore=())(results | {"label_map": {0: 255, 1: 1, 2: 0}})
+    np.testing.assert_array_equal(renumbered["gt_seg_map"], [[255, 1, 0]])
+
+
+def test_a_label_of_zero_is_left_out_by_values(tmp_path: Path) -> None:
+    results = mask_results(tmp_path, np.array([[0, 1, 2]], np.uint8)) | {"reduce_zero_label": True}
+    with pytest.raises(DataError, match="give LoadMask values="):
+        LoadMask(values=(0, 1, 2))(results)
+
+
+def test_regions_of_shards_lie_inside_their_image(tmp_path: Path) -> None:
+    content = Path(write(tmp_path / "a.tif", np.zeros((20, 30, 3), np.uint8))).read_bytes()
+    results = {"img_path": "0.tar/a", "instances": [{"bbox": [1.0, 1.0, 31.0, 21.0]}]}
+    assert LoadRaster()(results | {"img_bytes": content})["img"].shape == (20, 30, 3)
+    for box in ([1.0, 1.0, 5000.0, 9.0], [30.0, 1.0, 31.0, 9.0]):
+        with pytest.raises(DataError, match=r"0\.tar/a: the box .* lies outside its image of 30 x 20"):
+            LoadRaster()({"img_path": "0.tar/a", "instances": [{"bbox": box}], "img_bytes": content})
