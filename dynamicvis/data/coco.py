@@ -9,7 +9,10 @@ The rules, for every reader of the package:
 - run lengths may be lists or compressed text; they must cover the image;
 - ``iscrowd``, and ``ignore`` where tools write it, mark a region that is no object, but where no object is to be looked
   for either;
-- ``file_name`` is relative to the folder of the images, with slashes or backslashes, and stays in that folder.
+- ``file_name`` is relative to the folder of the images, with slashes or backslashes, stays in that folder, and is
+  listed once;
+- an outline has something in common with its box, and run lengths have the size of their image; run lengths without a
+  pixel are no outline.
 
 What breaks these rules is an error that names the object or image.
 """
@@ -29,6 +32,9 @@ from dynamicvis.data.raster import DataError
 from dynamicvis.data.text import read_json
 
 Id = int | str
+
+_LONGEST_NAME = 255  # bytes, of a file or folder
+_LONGEST_EDGE = 2**31  # pixels
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,17 @@ def read_coco_file(path: str | Path) -> CocoFile:
             raise DataError(f"{path}: category {number} {wrong}; correct it")
         categories[number] = str(entry["name"])
     images: dict[Id, CocoImage] = {}
+    by_name: dict[str, Id] = {}
     for entry in content["images"]:
         image = _image(entry, str(path))
         if image.id in images:
             raise DataError(f"{path}: image {image.id} is listed twice; give each image an id of its own")
+        if image.file_name in by_name:
+            raise DataError(
+                f"{path}: {image.file_name} is listed as image {by_name[image.file_name]} and {image.id}; make them one"
+            )
         images[image.id] = image
+        by_name[image.file_name] = image.id
     for name, ids in (("images", images), ("categories", categories)):
         if len({type(number) for number in ids}) > 1:
             raise DataError(f"{path}: some ids of the {name} are numbers and some are text; use either")
@@ -148,6 +160,8 @@ def _file_name(name: Any, source: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or path == PurePosixPath():
         raise DataError(f"{source} names the file {name!r}, which lies outside its folder; correct it")
+    if any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in path.parts) or not _is_text(name):
+        raise DataError(f"{source} names the file {name[:80]!r}, as no file can be called; correct it")
     return path.as_posix()
 
 
@@ -160,11 +174,22 @@ def _object(entry: Mapping[str, Any], place: int, path: str, images: Mapping[Id,
         raise DataError(f"{source} belongs to image {image_id}, which is not listed; correct or remove it")
     source = f"{source} in {images[image_id].file_name}"
     outline = segmentation(entry.get("segmentation"), source)
+    if isinstance(outline, Mapping):
+        image = images[image_id]
+        size, annotated = [int(edge) for edge in outline["size"]], [image.height, image.width]
+        if None not in annotated and size != annotated:
+            raise DataError(
+                f"{source}: its mask has the size {size} (height, width), its image {annotated}; annotations and "
+                "images are of different versions"
+            )
+    around = None if outline is None else bounds(outline)
+    if isinstance(outline, Mapping) and around == (0.0, 0.0, 0.0, 0.0):
+        outline = around = None
     box = entry.get("bbox")
     if box is None or box == []:
         if outline is None:
             raise DataError(f"{source} has neither 'bbox' nor 'segmentation'; correct or remove it")
-        box = bounds(outline)
+        box = around
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_number, box)):
         raise DataError(f"{source} has the bbox {box!r}; it must be four finite numbers: left, top, width, height")
     area = entry.get("area")
@@ -179,6 +204,23 @@ def _object(entry: Mapping[str, Any], place: int, path: str, images: Mapping[Id,
         any(_flag(entry.get(name), name, source) for name in ("iscrowd", "ignore")),
         entry,
     )
+
+
+def check_outline(item: CocoObject) -> None:
+    """Compare the outline of an object, if it has one, with its box.
+
+    Raises:
+        DataError: they are more than a pixel apart.
+    """
+    if item.segmentation is None:
+        return
+    around, box = bounds(item.segmentation), item.box
+    for axis in (0, 1):
+        if around[axis] > box[axis] + box[axis + 2] + 1 or box[axis] > around[axis] + around[axis + 2] + 1:
+            raise DataError(
+                f"{item.source}: its segmentation lies elsewhere than its bbox {list(box)} (left, top, width, height); "
+                "correct it, the coordinates of both being pixels of the image"
+            )
 
 
 def segmentation(value: Any, source: str) -> Any:
@@ -214,7 +256,11 @@ def run_lengths(encoding: Mapping[str, Any], source: str = "a mask") -> NDArray[
         DataError: it has no such runs, or they do not cover the mask.
     """
     size, counts = encoding.get("size"), encoding.get("counts")
-    if not isinstance(size, Sequence) or len(size) != 2 or not all(_is_number(edge) and edge >= 1 for edge in size):
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or not all(_is_number(edge) and 1 <= edge < _LONGEST_EDGE and edge == int(edge) for edge in size)
+    ):
         raise DataError(f"{source}: its run lengths have the size {size!r}; it must be [height, width] in pixels")
     if isinstance(counts, str | bytes):
         counts = _decompress(counts, source)
@@ -300,6 +346,11 @@ def _flag(value: Any, name: str, source: str) -> bool:
     if value in (1, "1"):
         return True
     raise DataError(f"{source} has {name} {value!r}; it must be 0 or 1")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written in UTF-8, unlike halves of a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

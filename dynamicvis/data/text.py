@@ -65,6 +65,18 @@ def read_xml(path: str | Path) -> ElementTree.Element:
         raise _unreadable(path, error) from error
 
 
+def read_voc(path: str | Path) -> ElementTree.Element:
+    """Root of a file of PASCAL VOC, whose objects are its elements ``object``.
+
+    Raises:
+        DataError: it is another kind of XML, in which no object would be found; and see `read_xml`.
+    """
+    root = read_xml(path)
+    if root.tag != "annotation":
+        raise DataError(f"{path} begins with <{root.tag}>, and PASCAL VOC with <annotation>; convert or correct it")
+    return root
+
+
 def _text(path: str | Path) -> str:
     try:
         return read_text(path)

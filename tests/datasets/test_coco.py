@@ -14,7 +14,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from tools_helpers import tool
 
-from dynamicvis.data.coco import bounds, decode_mask, read_coco_file, run_lengths
+from dynamicvis.data.coco import bounds, check_outline, decode_mask, read_coco_file, run_lengths
 from dynamicvis.data.raster import DataError
 from dynamicvis.data.shards import RegionShards
 
@@ -264,3 +264,48 @@ def test_ships_marked_difficult_are_to_be_ignored(tmp_path: Path, capsys: pytest
     assert "and 1 crowd regions to be ignored" in capsys.readouterr().out
     items = json.loads((tmp_path / "out" / "annotations" / "trainval.json").read_text())["annotations"]
     assert sum(item["iscrowd"] for item in items) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"segmentation": {"size": [20, 40], "counts": [800]}},
+            "its mask has the size .20, 40. .*, its image .30,",
+        ),
+        ({"segmentation": {"size": [2.5, 4], "counts": [2, 8]}}, "have the size .2.5, 4."),
+        ({"segmentation": {"size": [2**61, 8], "counts": [2**61] * 8}}, "have the size"),
+    ],
+)
+def test_run_lengths_are_those_of_the_image(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_coco_file(write(tmp_path, content(**changes)))
+
+
+def test_run_lengths_without_a_pixel_are_no_outline(tmp_path: Path) -> None:
+    (item,) = read_coco_file(write(tmp_path, content(segmentation={"size": [30, 40], "counts": [1200]}))).objects
+    assert (item.box, item.segmentation) == ((4, 4, 10, 10), None)
+
+
+@pytest.mark.parametrize("name", ["b" * 300 + ".png", "c" * 300 + "/a.png", "\ud800.png"])
+def test_names_that_no_file_has_are_refused(tmp_path: Path, name: str) -> None:
+    wrong = content()
+    wrong["images"][0]["file_name"] = name
+    with pytest.raises(DataError, match="as no file can be called"):
+        read_coco_file(write(tmp_path, wrong))
+
+
+def test_an_image_is_listed_once(tmp_path: Path) -> None:
+    wrong = content()
+    wrong["images"].append(wrong["images"][0] | {"id": 2, "file_name": "./a.png"})
+    with pytest.raises(DataError, match=r"a\.png is listed as image 1 and 2"):
+        read_coco_file(write(tmp_path, wrong))
+
+
+@pytest.mark.parametrize("outline", [[0.1, 0.1, 0.4, 0.1, 0.4, 0.4], [80, 8, 280, 80, 280, 280]])
+def test_an_outline_in_other_units_than_its_box_is_refused(tmp_path: Path, outline: list[float]) -> None:
+    (item,) = read_coco_file(write(tmp_path, content(segmentation=[outline]))).objects
+    with pytest.raises(DataError, match="its segmentation lies elsewhere than its bbox"):
+        check_outline(item)
+    (item,) = read_coco_file(write(tmp_path, content(segmentation=[SQUARE]))).objects
+    check_outline(item)

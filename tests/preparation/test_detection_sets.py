@@ -12,7 +12,9 @@ from pycocotools import mask as coco_mask
 from tools_helpers import tool
 
 from dynamicvis.data.preparation import detection, sen2ships
+from dynamicvis.data.preparation.detection import images_with_labels
 from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.preparation.neon_trees import read_voc_boxes
 from dynamicvis.geo.tiles import Extent
 
 
@@ -379,3 +381,43 @@ def test_images_outside_the_folder_are_refused(tmp_path, name):
     path.write_text(json.dumps(content))
     with pytest.raises(DataSourceError, match=r"outside its folder|name of a file is to be"):
         detection.read_coco(path, tmp_path / "images", ["tree"])
+
+
+def labelled(folder: Path, suffix: str) -> tuple[Path, Path]:
+    images, labels = folder / "images", folder / "labels"
+    for path in (images / f"a{suffix}", images / "b.png", labels / "a.txt", labels / "b.TXT", labels / "classes.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return images, labels
+
+
+def test_suffixes_in_capitals_are_images_too(tmp_path):
+    images, labels = labelled(tmp_path, ".PNG")
+    pairs = images_with_labels(images, ".png", labels, ".txt", "complete it")
+    assert pairs == [(images / "a.PNG", labels / "a.txt"), (images / "b.png", labels / "b.TXT")]
+
+
+@pytest.mark.parametrize("lost", ["images/b.png", "labels/a.txt"])
+def test_neither_images_nor_labels_are_left_out_silently(tmp_path, lost):
+    images, labels = labelled(tmp_path, ".png")
+    (tmp_path / lost).unlink()
+    with pytest.raises(DataSourceError, match=f"{lost} does not exist, but .* does; complete it"):
+        images_with_labels(images, ".png", labels, ".txt", "complete it")
+
+
+VOC = "<bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+
+
+@pytest.mark.parametrize(
+    ("root", "left", "message"),
+    [
+        ("annotation", "nan", "has no area"),
+        ("annotation", "9", "has no area"),
+        ("html", "1", "begins with <html>, and PASCAL VOC with <annotation>"),
+    ],
+)
+def test_voc_files_without_usable_boxes_are_named(tmp_path, root, left, message):
+    path = tmp_path / "a.xml"
+    path.write_text(f"<{root}><object>{VOC.format(left)}</object></{root}>")
+    with pytest.raises(DataSourceError, match=message):
+        read_voc_boxes(path)

@@ -13,7 +13,6 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from dynamicvis.data import coco, text
 from dynamicvis.data.orientation import orientation
 from dynamicvis.data.preparation.folder import CocoWriter, DataSourceError, new_folder, source_errors
+from dynamicvis.files import listing
 from dynamicvis.raster_files import RasterFileError, reading
 
 TOLERANCE = 2.0
@@ -84,6 +84,39 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataSourceError(str(error)) from error
     except RasterioError as error:
         raise DataSourceError(f"{path} cannot be read as an image; unpack or download it again") from error
+
+
+def images_with_labels(
+    images: Path, suffix: str, labels: Path, label_suffix: str, remedy: str
+) -> list[tuple[Path, Path]]:
+    """Image and label file of every name, sorted, whatever the case of their suffixes.
+
+    Args:
+        images, labels: folders.
+        suffix, label_suffix: of the files, in lower case; a ``classes.txt`` of annotation tools is no label file.
+        remedy: what to do where a partner is missing.
+
+    Raises:
+        DataSourceError: a file has no partner, or two differ in nothing but the case of their suffix.
+    """
+    first, second = (_by_stem(folder, kind) for folder, kind in ((images, suffix), (labels, label_suffix)))
+    if label_suffix == ".txt" and "classes" not in first:
+        second.pop("classes", None)
+    for files, others, folder, kind in ((first, second, labels, label_suffix), (second, first, images, suffix)):
+        for stem in files:
+            if stem not in others:
+                raise DataSourceError(f"{folder / f'{stem}{kind}'} does not exist, but {files[stem]} does; {remedy}")
+    return [(path, second[stem]) for stem, path in first.items()]
+
+
+def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in listing(folder):
+        if path.suffix.lower() == suffix:
+            if path.stem in files:
+                raise DataSourceError(f"{files[path.stem]} and {path.name} have one name; remove one of them")
+            files[path.stem] = path
+    return files
 
 
 def checked_box(box: Sequence[float], width: int, height: int, source: str) -> Box:
@@ -152,7 +185,7 @@ def annotated_images(
             those of the file, see `coco_classes`.
 
     Raises:
-        DataSourceError: an image is missing, damaged or listed twice, an object has an unknown class or lies outside.
+        DataSourceError: an image is missing or damaged, an object has an unknown class or lies outside.
     """
     if classes is None:
         labels = {name: label for label, name in enumerate(coco_classes(content))}
@@ -170,11 +203,6 @@ def annotated_images(
             )
         objects[item.image_id].append(item)
     ordered = sorted(content.images.values(), key=lambda image: image.file_name)
-    for image, following in pairwise(ordered):
-        if image.file_name == following.file_name:
-            raise DataSourceError(
-                f"{content.path}: {image.file_name} is listed as image {image.id} and {following.id}; make them one"
-            )
     return [_coco_image(content.path, folder, image, objects[image.id], known) for image in ordered]
 
 
@@ -269,6 +297,8 @@ def _coco_image(
     for item in objects:
         left, top, box_width, box_height = item.box
         box = checked_box((left, top, left + box_width, top + box_height), width, height, item.source)
+        with source_errors():
+            coco.check_outline(item)
         outline = checked_segmentation(item.segmentation, width, height, item.source)
         if item.ignored and outline is None:
             outline = [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]]

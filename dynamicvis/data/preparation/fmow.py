@@ -91,9 +91,11 @@ class FmowReader:
             try:
                 regions = []
                 for entry in _boxes(annotation):
+                    if not isinstance(entry["box"], list):
+                        raise TypeError(f"the box {entry['box']!r} is no list")
                     left, top, across, down = map(float, entry["box"])
                     regions.append((entry["category"], (left, top, left + across, top + down)))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise DataSourceError(
                     f"{annotation} has no 'bounding_boxes' with 'category' and 'box' of four numbers "
                     f"({type(error).__name__}: {error}); unpack the data set again"

@@ -11,10 +11,16 @@ import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dynamicvis.data.preparation.detection import AnnotatedImage, Instance, checked_box, image_size, write_detection
+from dynamicvis.data.preparation.detection import (
+    AnnotatedImage,
+    Instance,
+    checked_box,
+    image_size,
+    images_with_labels,
+    write_detection,
+)
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
 from dynamicvis.data.text import read_lines
-from dynamicvis.files import listing
 
 HELP = "LEVIR-Ship, tiny ship detection, in the YOLO format of its release"
 CLASSES = ("ship",)
@@ -44,10 +50,8 @@ def read_split(source: Path, split: str) -> list[AnnotatedImage]:
             f"{folder} does not exist; --source must hold {'/, '.join(SPLITS)}/ with images/, labels/"
         )
     images = []
-    for path in listing(folder, "*.png"):
-        labels = source / split / "labels" / f"{path.stem}.txt"
-        if not labels.is_file():
-            raise DataSourceError(f"{labels} does not exist; an image without ships needs an empty label file")
+    remedy = "an image without ships needs an empty label file, and a label file its image"
+    for path, labels in images_with_labels(folder, ".png", source / split / "labels", ".txt", remedy):
         width, height = image_size(path)
         with source_errors():
             lines = read_lines(labels)

@@ -26,6 +26,7 @@ from dynamicvis.files import listing
 HELP = "mosaics of a scene classification set, as shards for pretraining"
 FRACTIONS = {"val": 0.15, "test": 0.15}
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+_LARGEST = 16384  # pixels a side of a mosaic
 _MEAN = (124, 116, 104)
 
 
@@ -43,6 +44,11 @@ def run(options: Namespace) -> str:
     """Prepare from parsed arguments; returns what was written."""
     if min(options.grid, options.tile, options.repeats) < 1:
         raise DataSourceError("--grid, --tile and --repeats must be at least 1")
+    if options.grid * options.tile > _LARGEST:
+        raise DataSourceError(
+            f"a mosaic of {options.grid} tiles of {options.tile} pixels a side is larger than {_LARGEST} pixels; lower "
+            "--grid or --tile"
+        )
     if not options.source.is_dir():
         raise DataSourceError(f"{options.source} is no folder; --source is the folder that holds one folder a class")
     classes = [folder.name for folder in listing(options.source) if folder.is_dir()]
@@ -52,6 +58,11 @@ def run(options: Namespace) -> str:
     splits: dict[str, list[tuple[Path, int]]] = {"train": [], **{name: [] for name in FRACTIONS}}
     for label, name in enumerate(classes):
         scenes = [path for path in listing(options.source / name) if path.suffix.lower() in _SUFFIXES]
+        if not scenes:
+            raise DataSourceError(
+                f"{options.source / name} holds no image ({', '.join(_SUFFIXES)}); a folder is a class: remove it, or "
+                "put its images there"
+            )
         generator.shuffle(scenes)
         for split, fraction in FRACTIONS.items():
             count = round(fraction * len(scenes))
@@ -79,7 +90,8 @@ def _mosaics(scenes: Sequence[tuple[Path, int]], grid: int, tile: int, folder: P
             canvas[top : top + tile, left : left + tile] = _read_tile(path, tile)
             instances.append(Instance((left, top, left + tile, top + tile), label))
         path = folder / f"{begin // (grid * grid):06d}.png"
-        cv2.imwrite(str(path), canvas[..., ::-1])
+        if not cv2.imwrite(str(path), canvas[..., ::-1]):
+            raise DataSourceError(f"{path} cannot be written; check the free space and permissions")
         yield AnnotatedImage(path, path.name, grid * tile, grid * tile, tuple(instances))
 
 

@@ -23,7 +23,7 @@ from dynamicvis.data.preparation.folder import (
     new_folder,
     source_errors,
 )
-from dynamicvis.data.text import read_xml
+from dynamicvis.data.text import read_voc
 
 CHIP = 640
 OVERLAP = 128
@@ -137,15 +137,21 @@ def read_voc_boxes(path: str | Path) -> NDArray[np.float64]:
     """Boxes (N, 4) xyxy in pixels of a PASCAL VOC file, whatever their class.
 
     Raises:
-        DataSourceError: it is missing or damaged, or a box is not four numbers.
+        DataSourceError: it is missing or damaged, or a box is not four numbers, or has no area.
     """
     with source_errors():
-        root = read_xml(path)
+        root = read_voc(path)
     corners = ("xmin", "ymin", "xmax", "ymax")
     try:
         boxes = [[float(item.findtext(f"bndbox/{corner}", "")) for corner in corners] for item in root.iter("object")]
     except ValueError as error:
         raise DataSourceError(f"{path} has a box that is not four numbers ({error}); correct it") from error
+    for number, (left, top, right, bottom) in enumerate(boxes, start=1):
+        if not (np.isfinite([left, top, right, bottom]).all() and left < right and top < bottom):
+            raise DataSourceError(
+                f"{path}: object {number}: the box ({left:g}, {top:g}, {right:g}, {bottom:g}) has no area; correct or "
+                "remove the object"
+            )
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 

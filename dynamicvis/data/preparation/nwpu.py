@@ -20,13 +20,13 @@ from dynamicvis.data.preparation.detection import (
     Instance,
     checked_box,
     image_size,
+    images_with_labels,
     read_coco,
     split_by_seed,
     write_detection,
 )
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
 from dynamicvis.data.text import read_lines
-from dynamicvis.files import listing
 
 HELP = "NWPU VHR-10, instance segmentation of ten classes in optical images"
 CLASSES = (
@@ -91,10 +91,8 @@ def read_boxes(source: Path) -> list[AnnotatedImage]:
         DataSourceError: a file is missing or damaged, or a line is no object of a known class inside its image.
     """
     images = []
-    for path in listing(source / IMAGES, "*.jpg"):
-        labels = source / "ground truth" / f"{path.stem}.txt"
-        if not labels.is_file():
-            raise DataSourceError(f"{labels} does not exist; unpack the data set whole")
+    labelled = images_with_labels(source / IMAGES, ".jpg", source / "ground truth", ".txt", "unpack the data set whole")
+    for path, labels in labelled:
         width, height = image_size(path)
         with source_errors():
             lines = read_lines(labels)

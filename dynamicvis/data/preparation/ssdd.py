@@ -24,13 +24,13 @@ from dynamicvis.data.preparation.detection import (
     checked_box,
     checked_segmentation,
     image_size,
+    images_with_labels,
     read_coco,
     split_by_seed,
     write_detection,
 )
 from dynamicvis.data.preparation.folder import DataSourceError, add_target_arguments, source_errors
-from dynamicvis.data.text import read_xml
-from dynamicvis.files import listing
+from dynamicvis.data.text import read_voc
 
 HELP = "SSDD, instance segmentation of ships in SAR images"
 CLASSES = ("ship",)
@@ -70,8 +70,14 @@ def read_release(folder: Path, split: str) -> list[AnnotatedImage]:
         DataSourceError: a file is missing or damaged, or an object is no ship with an outline inside its image.
     """
     return [
-        _read_image(path, folder / f"JPEGImages_{split}" / f"{path.stem}.jpg")
-        for path in listing(folder / f"Annotations_{split}", "*.xml")
+        _read_image(path, image)
+        for image, path in images_with_labels(
+            folder / f"JPEGImages_{split}",
+            ".jpg",
+            folder / f"Annotations_{split}",
+            ".xml",
+            "unpack the data set whole, or remove what names this image",
+        )
     ]
 
 
@@ -87,8 +93,14 @@ def _find_release(source: Path) -> Path:
 
 def _read_image(path: Path, image: Path) -> AnnotatedImage:
     with source_errors():
-        root = read_xml(path)
+        root = read_voc(path)
     width, height = image_size(image)
+    annotated = tuple(root.findtext(f"size/{name}", "0").strip() for name in ("width", "height"))
+    if annotated not in (("0", "0"), (str(width), str(height))):
+        raise DataSourceError(
+            f"{image} is {width} x {height} pixels, but {' x '.join(annotated)} in {path}; annotations and images are "
+            "of different versions"
+        )
     instances: dict[bool, list[Instance]] = {False: [], True: []}
     for number, item in enumerate(root.iter("object"), start=1):
         source = f"{path}: object {number}"

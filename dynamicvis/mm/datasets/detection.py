@@ -11,7 +11,7 @@ from mmdet.datasets import CocoDataset as _CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
-from dynamicvis.data.coco import CocoFile, read_coco_file
+from dynamicvis.data.coco import CocoFile, check_outline, read_coco_file
 from dynamicvis.data.raster import DataError
 from dynamicvis.registry import DATASETS
 
@@ -133,5 +133,6 @@ def _check(content: CocoFile, classes: Sequence[str], *, masks: bool) -> None:
                 f"{item.source}: the box {list(item.box)} (left, top, width, height) has no area inside its image of "
                 f"{image.width} x {image.height} pixels; correct or remove it"
             )
+        check_outline(item)
         if masks and item.segmentation is None and not item.ignored:
             raise DataError(f"{item.source} has no segmentation, and masks are asked for; add it, or train on boxes")
