@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import rasterio
 from segmentation_data import write_massachusetts, write_oam, write_road_windows
 from tools_helpers import tool
 
-from dynamicvis.data.preparation.oam_buildings import SPLITS
+from dynamicvis.data.preparation.folder import DataSourceError
+from dynamicvis.data.preparation.oam_buildings import SPLITS, prepare_oam_buildings
 from dynamicvis.data.raster import read_raster, write_raster
 from dynamicvis.tiling import starts, windows
 
@@ -166,3 +168,36 @@ def test_oam_errors_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "area1.geojson" in error()
     outlines.write_text('{"features": []}')
     assert "area1_1277168_1083840.tif cannot be read" in error()
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ({"type": "Point", "coordinates": [0, 0]}, "no GeoJSON of polygons .it holds Point"),
+        ({"type": "Polygon", "coordinates": [[[float("nan"), 0], [1, 1], [0, 1]]]}, "no GeoJSON of polygons"),
+        (None, "no GeoJSON of polygons"),
+    ],
+)
+def test_outlines_are_polygons(tmp_path: Path, geometry: object, message: str) -> None:
+    source = write_oam(tmp_path / "source")
+    for path in source.glob("*.geojson"):
+        path.write_text(json.dumps({"features": [{"geometry": geometry}]}))
+    with pytest.raises(DataSourceError, match=message):
+        prepare_oam_buildings(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("pixel", [0, -1, float("nan"), float("inf"), 1e9])
+def test_a_pixel_has_a_size(tmp_path: Path, pixel: float) -> None:
+    with pytest.raises(DataSourceError, match="--pixel"):
+        prepare_oam_buildings(write_oam(tmp_path / "source"), tmp_path / "out", pixel)
+
+
+def test_scenes_of_two_bands_are_named(tmp_path: Path) -> None:
+    source = write_oam(tmp_path / "source")
+    for path in source.glob("*.tif"):
+        with rasterio.open(path) as file:
+            profile, values = file.profile, file.read([1, 2])
+        with rasterio.open(path, "w", **profile | {"count": 2, "photometric": "minisblack"}) as file:
+            file.write(values)
+    with pytest.raises(DataSourceError, match="has 2 bands"):
+        prepare_oam_buildings(source, tmp_path / "out")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
@@ -73,10 +74,12 @@ def prepare_oam_buildings(
         Number of images by split.
 
     Raises:
-        DataSourceError: the source lacks a file or one cannot be read, the stride leaves pixels out, or ``out`` exists
-            and ``overwrite`` is not set.
+        DataSourceError: the source lacks a file or one cannot be read, ``pixel`` is no size, the stride leaves pixels
+            out, or ``out`` exists and ``overwrite`` is not set.
     """
     source = Path(source)
+    if not 0 < pixel < float("inf"):
+        raise DataSourceError(f"--pixel must be a size above 0, got {pixel}")
     counts: Counter[str] = Counter()
     with new_folder(out, overwrite) as partial:
         for scene, split in SPLITS.items():
@@ -109,7 +112,14 @@ def _read_scene(source: Path, scene: str, pixel: float) -> tuple[NDArray[Any], N
         with reading(path) as file:
             if file.crs is None:
                 raise DataSourceError(f"{path} has no CRS, so outlines cannot be laid over it")
+            if file.count < 3 or file.transform.a <= 0 or file.transform.e >= 0:
+                raise DataSourceError(
+                    f"{path} has {file.count} bands and pixels of {file.transform.a:g} x {file.transform.e:g}; it "
+                    "needs red, green and blue, and north up"
+                )
             height, width = round(file.height * -file.transform.e / pixel), round(file.width * file.transform.a / pixel)
+            if min(height, width) < 1:
+                raise DataSourceError(f"{path} is smaller than a pixel of --pixel {pixel:g}; lower it")
             image = file.read([1, 2, 3], out_shape=(3, height, width), resampling=Resampling.average)
             crs, transform = file.crs, file.transform * Affine.scale(file.width / width, file.height / height)
     except RasterFileError as error:
@@ -118,8 +128,11 @@ def _read_scene(source: Path, scene: str, pixel: float) -> tuple[NDArray[Any], N
         raise DataSourceError(f"{path} cannot be read as an RGB image ({error})") from error
     try:
         features = read_json(outlines)["features"]
+        kinds = {feature["geometry"]["type"] for feature in features}
+        if not kinds <= {"Polygon", "MultiPolygon"}:
+            raise ValueError(f"it holds {', '.join(sorted(map(str, kinds)))}")
         shapes = [(transform_geom("EPSG:4326", crs, feature["geometry"]), 255) for feature in features]
-    except (ValueError, KeyError, TypeError, RasterioError) as error:
+    except (ValueError, KeyError, TypeError, RasterioError, CPLE_BaseError) as error:
         raise DataSourceError(f"{outlines} is no GeoJSON of polygons ({error})") from error
     if not shapes:
         raise DataSourceError(f"{outlines} holds no outline")
