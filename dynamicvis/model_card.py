@@ -75,6 +75,8 @@ class ModelCard:
         scale: factor by which the model wants a window enlarged before it looks; results are in pixels of the raster.
         interpolation: how it is enlarged, one of `INTERPOLATIONS`.
         clip: values outside ``value_range`` are set to its ends first, as in training.
+        stride: of the backbone's last map, pixels: windows begin at multiples of it where the tiling allows, so that a
+            pixel lies in the same place of the backbone's grid in every window.
 
     All text is on one line, without control characters; all numbers are finite.
 
@@ -103,6 +105,7 @@ class ModelCard:
     scale: float = 1.0
     interpolation: str = "bilinear"
     clip: bool = False
+    stride: int = 32
 
     def __post_init__(self) -> None:
         for field in ("bands", "mean", "std", "value_range", "classes", "colors"):
@@ -111,6 +114,21 @@ class ModelCard:
         problem = next(self._problems(), None)
         if problem is not None:
             raise ModelFileError(f"model card '{printable(str(self.name))}': {problem}")
+
+    @property
+    def task_name(self) -> str:
+        """The task in words."""
+        return self.task.replace("_", " ")
+
+    @property
+    def dates(self) -> int:
+        """Number of scenes of one place that the model sees at once."""
+        return 2 if self.task == "change" else 1
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether its objects have masks."""
+        return self.task == "instance_segmentation"
 
     def _problems(self) -> Iterator[str]:
         """What is wrong with the fields; later ones assume that the earlier ones were found right."""
@@ -140,6 +158,8 @@ class ModelCard:
             yield f"scale must be positive and interpolation one of {', '.join(INTERPOLATIONS)}"
         if not 1 <= self.tile <= _LARGEST_WINDOW or not 0.5 <= self.tile * self.scale <= _LARGEST_WINDOW:
             yield f"tile, and tile times scale, must be from 1 to {_LARGEST_WINDOW} pixels"
+        if not 1 <= self.stride <= _LARGEST_WINDOW:
+            yield f"stride must be from 1 to {_LARGEST_WINDOW} pixels, not {self.stride}"
         if not 0 <= self.overlap < self.tile:
             yield "overlap must be at least 0 and less than tile"
         if not 1e-6 <= self.gsd <= 1e7:
@@ -176,7 +196,8 @@ class ModelCard:
         for field in ("gsd", "score_threshold", "scale"):
             if not is_number(getattr(self, field)):
                 yield f"{field} must be a finite number"
-        for field in ("tile", "overlap") if self.background is None else ("tile", "overlap", "background"):
+        whole = ("tile", "overlap", "stride")
+        for field in whole if self.background is None else (*whole, "background"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool):
                 yield f"{field} must be a whole number"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -23,7 +24,7 @@ from dynamicvis.cli.options import (
 from dynamicvis.cli.running import Bars, report_outcomes
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.pipeline import Settings
+    from dynamicvis.geo import Settings
 
 
 @click.command()
@@ -99,19 +100,18 @@ def change(before: str, after: str, **options: Any) -> None:
         earlier, later = (_single(find_scenes([path], asset=options["asset"]), path) for path in (before, after))
         request = geo.Request(
             "change",
-            (earlier.path, later.path),
             options["out"],
             options["model"],
-            name=earlier.name,
-            device=options["device"],
+            options["device"],
             align=options["align"],
             settings=_settings(options),
         )
+        paths = earlier.path, later.path
         with Bars(options["quiet"] or options["as_json"]) as bars:
             if options["dry_run"]:
-                outcome = Outcome(earlier, geo.estimate(request), None)
+                outcome = Outcome(earlier, geo.estimate(request, paths, earlier.name), None)
             else:
-                outcome = Outcome(earlier, geo.run(request, bars.of(earlier)), None)
+                outcome = Outcome(earlier, geo.run(request, paths, earlier.name, bars.of(earlier)), None)
         report_outcomes([outcome], as_json=options["as_json"], quiet=options["quiet"])
 
 
@@ -126,12 +126,7 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
     with reported_errors(_interrupted(options)):
         scenes = find_scenes(arguments, asset=options["asset"])
         request = geo.Request(
-            operation,
-            (),
-            options["out"],
-            options["model"],
-            device=options["device"],
-            settings=_settings(options),
+            operation, options["out"], options["model"], options["device"], settings=_settings(options)
         )
         with Bars(options["quiet"] or options["as_json"]) as bars:
             if options["dry_run"]:
@@ -163,22 +158,7 @@ def _single(scenes: Sequence[Any], argument: str) -> Any:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
+    """Options have the names of the settings that they are."""
     from dynamicvis.geo import Settings
 
-    return Settings(
-        formats=options["formats"],
-        scores=options.get("scores", False),
-        selection=options["selection"],
-        preview=options["preview"],
-        tile=options["tile"],
-        overlap=options["overlap"],
-        batch_size=options["batch_size"],
-        readers=options["readers"],
-        max_memory=options["max_memory"],
-        bands=options["bands"],
-        nodata=options["nodata"],
-        bounds=options["bounds"],
-        creation_options=options["creation_options"],
-        resume=options["resume"],
-        overwrite=options["overwrite"],
-    )
+    return Settings(**{field.name: options[field.name] for field in fields(Settings) if field.name in options})

@@ -16,7 +16,7 @@ from dynamicvis.text import shown
 if TYPE_CHECKING:
     from dynamicvis.geo.batch import Outcome
     from dynamicvis.geo.engine import Progress
-    from dynamicvis.geo.pipeline import Estimate, PredictResult
+    from dynamicvis.geo.prediction import Estimate, PredictResult
     from dynamicvis.geo.scenes import SceneRef
 
 
@@ -116,7 +116,7 @@ class Bars:
 
 
 def _print_result(scene: SceneRef, result: PredictResult | Estimate, *, quiet: bool) -> None:
-    from dynamicvis.geo.pipeline import Estimate
+    from dynamicvis.geo.prediction import Estimate
 
     if not quiet:
         for note in result.notes:
@@ -158,7 +158,7 @@ def _count_line(result: PredictResult) -> str:
 
 
 def _as_dictionary(outcome: Outcome) -> dict[str, Any]:
-    from dynamicvis.geo.pipeline import Estimate
+    from dynamicvis.geo.prediction import Estimate
 
     content: dict[str, Any] = {"scene": outcome.scene.path, "error": outcome.error}
     result = outcome.result

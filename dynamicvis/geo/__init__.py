@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from dynamicvis.geo.mapping import MapResult, map_raster
     from dynamicvis.geo.models import load_model
     from dynamicvis.geo.pair import ScenePair
-    from dynamicvis.geo.pipeline import (
+    from dynamicvis.geo.polygons import class_polygons
+    from dynamicvis.geo.prediction import (
         Estimate,
         PredictResult,
         Request,
-        Settings,
         detect_change,
         embed,
         estimate,
         predict,
         run,
     )
-    from dynamicvis.geo.polygons import class_polygons
     from dynamicvis.geo.preview import write_preview
     from dynamicvis.geo.quicklook import write_quicklook
     from dynamicvis.geo.ray_engine import run_scenes_on_ray
+    from dynamicvis.geo.runs.settings import Settings
     from dynamicvis.geo.scenes import SceneRef, find_scenes
     from dynamicvis.geo.source import Scene
     from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ClassLayer": "layers",
-    "Estimate": "pipeline",
+    "Estimate": "prediction",
     "Extent": ".tiling",
     "Features": "vectors",
     "GeoError": "errors",
@@ -47,12 +47,12 @@ _MODULES = {
     "ObjectLayer": "layers",
     "Outcome": "batch",
     "Place": "vectors",
-    "PredictResult": "pipeline",
-    "Request": "pipeline",
+    "PredictResult": "prediction",
+    "Request": "prediction",
     "Scene": "source",
     "ScenePair": "pair",
     "SceneRef": "scenes",
-    "Settings": "pipeline",
+    "Settings": "runs.settings",
     "Tile": "tiles",
     "TileModel": ".tile_model",
     "TileObjects": ".tile_model",
@@ -60,15 +60,15 @@ _MODULES = {
     "ValueLayer": "layers",
     "cell_grid": "tiles",
     "class_polygons": "polygons",
-    "detect_change": "pipeline",
-    "embed": "pipeline",
-    "estimate": "pipeline",
+    "detect_change": "prediction",
+    "embed": "prediction",
+    "estimate": "prediction",
     "estimate_scenes": "batch",
     "find_scenes": "scenes",
     "load_model": "models",
     "map_raster": "mapping",
-    "predict": "pipeline",
-    "run": "pipeline",
+    "predict": "prediction",
+    "run": "prediction",
     "run_scenes": "batch",
     "run_scenes_on_ray": "ray_engine",
     "tile_grid": "tiles",

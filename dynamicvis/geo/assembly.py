@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from dynamicvis.geo.bands import Band, Record, cast, convert, record_columns
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.raster_spec import RasterSpec
 from dynamicvis.geo.reading import gdal_cache
 from dynamicvis.geo.tiles import Extent, Grid
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.raster_spec import RasterSpec
 from dynamicvis.geo.tiles import Grid, Tile
 
 _ALIGNMENT = 8

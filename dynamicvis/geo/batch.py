@@ -10,7 +10,7 @@ from dynamicvis.errors import DynamicVisError, explanation
 from dynamicvis.geo.engine import Progress
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.outputs import check_apart, is_file_name
-from dynamicvis.geo.pipeline import Estimate, PredictResult, Request, estimate, lazy_model, planned_outputs, run
+from dynamicvis.geo.prediction import Estimate, PredictResult, Request, estimate, lazy_model, planned_outputs, run
 from dynamicvis.geo.scenes import SceneRef
 
 
@@ -36,7 +36,7 @@ def run_scenes(
 
     Args:
         scenes: from `dynamicvis.geo.find_scenes`.
-        request: what to do; its own ``scenes`` and ``name`` are not looked at. ``"change"`` takes pairs and not lists.
+        request: what to do; not ``"change"``, which takes two scenes at once.
         progress: gives the function that is called while a scene is worked on.
 
     Yields:
@@ -48,14 +48,14 @@ def run_scenes(
     """
 
     def do(one: Request, scene: SceneRef) -> PredictResult:
-        return run(one, None if progress is None else progress(scene))
+        return run(one, [scene.path], scene.name, None if progress is None else progress(scene))
 
     yield from _for_each(scenes, request, do)
 
 
 def estimate_scenes(scenes: Sequence[SceneRef], request: Request) -> Iterator[Outcome]:
     """Say for each scene what `run_scenes` would take; see there. Nothing is written."""
-    yield from _for_each(scenes, request, lambda one, scene: estimate(one))
+    yield from _for_each(scenes, request, lambda one, scene: estimate(one, [scene.path], scene.name))
 
 
 def _for_each(
@@ -68,7 +68,7 @@ def _for_each(
             yield Outcome(scene, None, scene.problem)
             continue
         try:
-            result = do(replace(request, scenes=(scene.path,), name=scene.name), scene)
+            result = do(request, scene)
         except (DynamicVisError, OSError) as error:
             yield Outcome(scene, None, explanation(error))
         else:
@@ -92,5 +92,5 @@ def check_scenes(scenes: Sequence[SceneRef], request: Request) -> None:
     for scene in possible:
         # A name that is too long concerns its scene alone, and is told when its turn comes.
         with suppress(GeoError):
-            planned[scene.path] = planned_outputs(replace(request, name=scene.name), card)
+            planned[scene.path] = planned_outputs(request, scene.name, card)
     check_apart(planned, [scene.path for scene in possible])

@@ -25,7 +25,7 @@ from dynamicvis.geo.bands import BandWriter
 from dynamicvis.geo.errors import full_disk
 from dynamicvis.geo.merge import Candidates
 from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
-from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.raster_spec import RasterSpec
 from dynamicvis.geo.runs.ownership import taken
 from dynamicvis.geo.tiles import Extent, Grid, Tile
 from dynamicvis.geo.work import Work

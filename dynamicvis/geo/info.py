@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.pipeline import tiling
+from dynamicvis.geo.products import product_of
 from dynamicvis.geo.reading import gdal_cache
+from dynamicvis.geo.runs.settings import Settings
 from dynamicvis.geo.source import Scene
-from dynamicvis.geo.tasks import make_grid
 from dynamicvis.geo.tiles import Extent
 from dynamicvis.model_card import ModelCard
 
@@ -148,8 +148,8 @@ def _describe(
     size: tuple[int | None, int | None] = (None, None)
     tiles = None
     if card:
-        size = tiling(card, tile, overlap)
-        tiles = len(make_grid(card, scene.height, scene.width, size[0], size[1]))
+        size = Settings(tile=tile, overlap=overlap).tiling(card.tile, card.overlap)
+        tiles = len(product_of(card).make_grid(card, scene.height, scene.width, *size))
     found = tuple(_band(scene, index, values[index]) for index in range(scene.count))
     return SceneInfo(
         path=scene.path,

@@ -12,20 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_rasters
-from dynamicvis.geo.engine import Job, Progress, Times, run_bands, stored_bands, tiles_with_data
+from dynamicvis.geo.engine import Progress, Times
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.memory import fit_batch_size, measure, parse_size
-from dynamicvis.geo.outputs import check_paths
-from dynamicvis.geo.products import RasterSpec
-from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
-from dynamicvis.geo.runs.identity import identify
+from dynamicvis.geo.outputs import Outputs, check_paths
+from dynamicvis.geo.products.values import Values
+from dynamicvis.geo.runs.run import Run, refuse_own_scenes
+from dynamicvis.geo.runs.settings import Settings
 from dynamicvis.geo.source import Scene
 from dynamicvis.geo.tiles import tile_grid
-from dynamicvis.geo.work import STAGED, Hopeless, Plan, WorkPlace
-from dynamicvis.tile_model import Predictor, TileOutputs
 
-_VALUES = "values"
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -108,106 +103,35 @@ def map_raster(
         ValueError: the answer of ``fn`` does not fit its input.
     """
     destination = Path(destination)
-    dtype = _check_dtype(out_dtype)
-    if out_nodata is None and dtype.kind == "f":
+    number = _check_dtype(out_dtype)
+    if out_nodata is None and number.kind == "f":
         out_nodata = float("nan")
-    if out_nodata is not None and dtype.kind in "iu" and not _holds(dtype, out_nodata):
-        raise GeoError(f"out_nodata {out_nodata:g} is no value of {dtype}; choose one that is")
-    check_tiling(tile, overlap)
-    check_batches(batch_size, readers)
-    _check_destination(destination)
+    if out_nodata is not None and number.kind in "iu" and not _holds(number, out_nodata):
+        raise GeoError(f"out_nodata {out_nodata:g} is no value of {number}; choose one that is")
+    settings = Settings(
+        batch_size=batch_size,
+        readers=readers,
+        max_memory=max_memory,
+        creation_options=creation_options or {},
+        resume=resume,
+        overwrite=overwrite,
+    )
+    settings.check()
+    tiling = settings.tiling(tile, overlap)
+    outputs = _outputs(destination)
     with Scene(source, bands=bands, nodata=nodata, bounds=bounds) as scene:
-        if any(destination.exists() and destination.samefile(file) for file in scene.files):
-            raise GeoError(f"{destination} is the scene itself and would be replaced; choose another output")
-        grid = tile_grid(scene.height, scene.width, tile, overlap)
-        predict = _as_predictor(fn)
-        function = identify(fn)
-        options = {
-            "scene": scene.fingerprint(),
-            "function": function.parts,
-            "tile": tile,
-            "overlap": overlap,
-            "batch_size": batch_size,
-            "max_memory": max_memory,
-            "out_dtype": str(dtype),
-            "out_nodata": None if out_nodata is None else repr(float(out_nodata)),
-            "creation_options": dict(creation_options or {}),
-            "version": __version__,
-        }
-        fitting = batch_size
-        if max_memory is not None:
-            limit = parse_size(str(max_memory))
-            decoding = scene.decoding_memory()
-            use = measure(predict, scene.count, tile, readers=readers, cache=DEFAULT_CACHE, decoding=decoding)
-            fitting = fit_batch_size(use, batch_size, limit)
-        spec = RasterSpec(
-            name=_VALUES,
-            source=_VALUES,
-            dtype=str(dtype),
-            nodata=out_nodata,
-            convert=lambda block: block,
-            resampling="average" if scene.colormap is None else "mode",
-            descriptions=scene.descriptions,
-            **_meaning(scene, dtype),
-            colormap=scene.colormap if dtype == np.uint8 else None,
+        refuse_own_scenes(outputs, scene.files)
+        product = Values(
+            scene,
+            tile_grid(scene.height, scene.width, *tiling),
+            outputs.staged.names[0],
+            number,
+            out_nodata,
             tags={"DYNAMICVIS_VERSION": __version__, "DYNAMICVIS_TILING": f"tile {tile}, overlap {overlap}"},
+            creation_options=settings.creation_options,
         )
-        check_creation_options(spec, creation_options or {})
-        staged = f"{STAGED}{destination.suffix}"
-        place = WorkPlace(destination.parent, destination.name, [destination.name], [staged])
-        plan = Plan(options, {"batch_size": fitting}, function.unknown)
-        with gdal_cache(), place.open(plan, resume=resume, overwrite=overwrite) as work:
-            if work.result is not None:
-                return MapResult(destination, None)
-            job = Job(scene, predict, grid, [spec], batch_size=work.choices["batch_size"], readers=readers)
-            times = run_bands(job, work, progress)
-
-            def make_outputs(staging: Path) -> dict[str, Any]:
-                if tiles_with_data(grid, work) == 0:
-                    raise Hopeless(f"{scene.path} has no pixel with data (NoData everywhere); there is nothing to map")
-                write_rasters(
-                    Mosaic(grid, [spec], stored_bands(grid, work)),
-                    grid,
-                    {staging / staged: spec},
-                    {"crs": scene.crs, "transform": scene.affine} if scene.georeferenced else {},
-                    scratch=work.folder,
-                    creation_options=creation_options or {},
-                )
-                return {}
-
-            work.conclude(make_outputs)
-            return MapResult(destination, times)
-
-
-def _meaning(scene: Scene, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """What the numbers of an output stand for, if the function keeps the bands."""
-    if dtype.kind != "f" and {str(dtype)} != set(scene.dtypes):
-        return {}
-    return {"scales": scene.scales, "offsets": scene.offsets, "units": scene.units}
-
-
-def check_tiling(tile: int, overlap: int) -> None:
-    """Refuse sizes out of range.
-
-    Raises:
-        GeoError: tile below 1, or overlap below 0 or not below tile.
-    """
-    if tile < 1:
-        raise GeoError(f"tile must be at least 1 pixel, not {tile}")
-    if not 0 <= overlap < tile:
-        raise GeoError(f"overlap must be at least 0 and less than tile ({tile} pixels), not {overlap}")
-
-
-def check_batches(batch_size: int, readers: int) -> None:
-    """Refuse numbers out of range.
-
-    Raises:
-        GeoError: batch size or readers below 1.
-    """
-    if batch_size < 1:
-        raise GeoError(f"batch size must be at least 1, not {batch_size}")
-    if readers < 1:
-        raise GeoError(f"readers must be at least 1, not {readers}")
+        result = Run(scene, fn, product, outputs, settings, tiling).execute(progress)
+    return MapResult(destination, result.times)
 
 
 def _check_dtype(name: str) -> np.dtype[Any]:
@@ -222,23 +146,8 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
     return float(value).is_integer() and limits.min <= value <= limits.max
 
 
-def _check_destination(destination: Path) -> None:
+def _outputs(destination: Path) -> Outputs:
     if destination.suffix.lower() not in (".tif", ".tiff"):
         raise GeoError(f"{destination} has no suffix of a GeoTIFF; name it .tif")
     check_paths(destination.parent, [destination.name])
-
-
-def _as_predictor(fn: Callable[[NDArray[np.float32]], Any]) -> Predictor:
-    def predict(images: NDArray[np.float32]) -> TileOutputs:
-        answer = fn(images)
-        if hasattr(answer, "detach"):
-            answer = answer.detach().float().cpu()
-        values = np.asarray(answer)
-        if values.ndim != 4 or len(values) != len(images) or values.shape[2:] != images.shape[2:] or not values.size:
-            raise ValueError(
-                f"the function gave an array of shape {values.shape} for tiles of shape {images.shape}; it must be "
-                f"({len(images)}, K, {images.shape[2]}, {images.shape[3]})"
-            )
-        return TileOutputs(maps={_VALUES: values})
-
-    return predict
+    return Outputs(destination.parent, destination.stem, (destination.suffix,))

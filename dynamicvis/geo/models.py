@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.startup import quick_imports
-from dynamicvis.model_card import find_model, read_card
+from dynamicvis.model_card import ModelCard, find_model, read_card
 
 if TYPE_CHECKING:
-    from dynamicvis.tile_model import TileModel
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dynamicvis.tile_model import TileModel, TileOutputs
 
 _OPENMMLAB = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision"}
 
@@ -41,6 +46,42 @@ def load_model(
         from dynamicvis.mm.inference import load_tile_model
 
         return load_tile_model(path, device, selection=selection, embedding=embedding)
+
+
+class LazyModel:
+    """A model file that is loaded when it is first called, so that all else is checked before.
+
+    Args:
+        name_or_path: a name listed by ``dynamicvis models``, or a file.
+        device: where it runs.
+        selection, embedding: as for `dynamicvis.geo.load_model`.
+
+    Attributes:
+        card: of the model, or of the embedding that is made of it.
+        digest: SHA-256 of the file.
+        device: where it runs.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or has no card.
+    """
+
+    def __init__(
+        self, name_or_path: str | Path, device: str = "cpu", *, selection: bool = False, embedding: bool = False
+    ) -> None:
+        self._path = find_model(str(name_or_path))
+        self._options = {"selection": selection, "embedding": embedding}
+        self._model: TileModel | None = None
+        card = read_card(self._path)
+        self.card: ModelCard = replace(card, task="embedding") if embedding else card
+        self.device = device
+        with self._path.open("rb") as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __call__(self, images: NDArray[np.float32]) -> TileOutputs:
+        """Results for a batch of tiles."""
+        if self._model is None:
+            self._model = load_model(self._path, self.device, **self._options)
+        return self._model(images)
 
 
 @contextmanager

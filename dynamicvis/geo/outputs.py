@@ -16,18 +16,6 @@ from dynamicvis.geo.work import STAGED
 RASTER, QUICKLOOK, PREVIEW = ".tif", ".png", ".html"
 SUFFIXES = (RASTER, *VECTOR_SUFFIXES, QUICKLOOK, PREVIEW)
 
-_VECTORS_OF_OBJECTS = (".gpkg", ".geojson", QUICKLOOK)
-_RASTER_AND_VECTORS = (RASTER, ".gpkg", QUICKLOOK)
-_DEFAULTS = {
-    "detection": _VECTORS_OF_OBJECTS,
-    "instance_segmentation": _VECTORS_OF_OBJECTS,
-    "segmentation": _RASTER_AND_VECTORS,
-    "change": _RASTER_AND_VECTORS,
-    "classification": _RASTER_AND_VECTORS,
-    "embedding": (RASTER, ".parquet", QUICKLOOK),
-}
-_WITHOUT_RASTER = ("detection", "instance_segmentation")
-
 _SIDE_FILE = len(".aux.xml")  # bytes that readers add to a name for files of their own, as long as SQLite's "-journal"
 # Bytes of the paths below the folder of the outputs, in which they are made; see `dynamicvis.geo.work`.
 _WORK = 180
@@ -109,7 +97,7 @@ def is_file_name(out: str | Path) -> bool:
 def plan_outputs(
     out: str | Path,
     name: str,
-    task: str,
+    default_formats: Sequence[str],
     *,
     formats: Sequence[str] = (),
     preview: bool = False,
@@ -121,14 +109,13 @@ def plan_outputs(
     Args:
         out: a folder, or a file whose suffix says what it is to hold.
         name: what the files are called in a folder; a safe name (`dynamicvis.files.safe_name`).
-        task: of the model.
-        formats: suffixes with or without a dot, for a folder; by default those that suit the task.
+        default_formats: suffixes of the files in a folder, if the caller names none.
+        formats: suffixes with or without a dot, for a folder.
         preview: also a page to look at.
         scores, selection: further rasters.
 
     Raises:
-        GeoError: a format that is unknown or that the task does not have, an unsafe name, or a name or path that is too
-            long.
+        GeoError: a format that is unknown, an unsafe name, or a name or path that is too long.
     """
     if is_remote(str(out)):
         raise GeoError(f"{out} is an address; outputs are written to a disk of this machine, choose a folder or file")
@@ -142,19 +129,12 @@ def plan_outputs(
         suffixes: tuple[str, ...] = (path.suffix.lower(),)
     else:
         folder, stem = Path(out), name
-        suffixes = tuple(dict.fromkeys(f".{given.lower().lstrip('.')}" for given in formats)) or _DEFAULTS[task]
+        suffixes = tuple(dict.fromkeys(f".{given.lower().lstrip('.')}" for given in formats)) or tuple(default_formats)
     unknown = [suffix for suffix in suffixes if suffix not in SUFFIXES]
     if unknown:
         raise GeoError(f"'{unknown[0]}' is no known format; choose of {', '.join(SUFFIXES)}")
     if preview and PREVIEW not in suffixes:
         suffixes += (PREVIEW,)
-    if RASTER in suffixes and task in _WITHOUT_RASTER:
-        raise GeoError(f"a model for {task.replace('_', ' ')} gives objects and no raster; choose a vector format")
-    impossible = [suffix for suffix in suffixes if suffix in VECTOR_SUFFIXES and suffix != ".parquet"]
-    if task == "embedding" and impossible:
-        raise GeoError(f"{impossible[0]} cannot hold the vectors of an embedding; choose .parquet or .tif")
-    if scores and task in (*_WITHOUT_RASTER, "embedding"):
-        raise GeoError(f"a model for {task.replace('_', ' ')} has no scores of classes; leave --scores out")
     outputs = Outputs(folder, stem, suffixes, scores, selection)
     check_paths(folder, outputs.names)
     return outputs

@@ -16,7 +16,7 @@ from typing import Any
 from dynamicvis.errors import DynamicVisError, explanation
 from dynamicvis.geo.batch import Outcome, check_scenes
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.pipeline import PredictResult, Request, lazy_model, run
+from dynamicvis.geo.prediction import PredictResult, Request, lazy_model, run
 from dynamicvis.geo.reading import is_remote
 from dynamicvis.geo.scenes import SceneRef
 
@@ -32,7 +32,7 @@ def run_scenes_on_ray(scenes: Sequence[SceneRef], request: Request, *, workers: 
 
     Args:
         scenes: from `dynamicvis.geo.find_scenes`.
-        request: what to do; its own ``scenes`` and ``name`` are not looked at.
+        request: what to do.
         workers: number of actors, a processor each; with a ``device`` of CUDA there is one actor for each GPU of the
             cluster instead.
 
@@ -70,7 +70,7 @@ class _Worker:
     def run(self, scene: SceneRef) -> tuple[PredictResult | None, str | None]:
         """The result for a scene, or why there is none."""
         try:
-            return run(replace(self._request, scenes=(scene.path,), name=scene.name)), None
+            return run(self._request, [scene.path], scene.name), None
         except (DynamicVisError, OSError) as error:
             return None, explanation(error)
 

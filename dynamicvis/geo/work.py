@@ -148,7 +148,7 @@ class Work:
 
         Args:
             make_outputs: writes every output, under its name, into the folder that it is given, and returns what the
-                record shall hold; raises `Hopeless` where there is nothing to make.
+                record shall hold; raises `NothingToWrite` where there is nothing to make.
 
         Returns:
             What the record holds, whoever made the outputs.
@@ -162,7 +162,7 @@ class Work:
                 continue
             try:
                 self._make(make_outputs)
-            except Hopeless:
+            except NothingToWrite:
                 raise
             except Exception:
                 # Whoever took this process for gone has finished the work and removed the folder.
@@ -198,7 +198,7 @@ class Work:
             result = dict(make_outputs(staging))
             self._place.publish(self, staging, result, overwrite=self._overwrite)
             self.result = result
-        except Hopeless:
+        except NothingToWrite:
             with self._place.guard():
                 self._place.discard(self.folder)
             raise
@@ -215,7 +215,7 @@ class Work:
         return self._plan.hash
 
 
-class Hopeless(GeoError):
+class NothingToWrite(GeoError):
     """What is done so far cannot be made into outputs, however often the run is started again."""
 
 

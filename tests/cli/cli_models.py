@@ -70,12 +70,12 @@ def main() -> None:
 
     from dynamicvis import model_card
     from dynamicvis.cli.main import dynamicvis
-    from dynamicvis.geo import pipeline
+    from dynamicvis.geo import models
 
     model_card._WEIGHTS = Path(os.environ["TEST_WEIGHTS"])
     loader = Loader(model_card._WEIGHTS)
     loader.interrupt_at = int(os.environ.get("TEST_INTERRUPT", "0"))
-    pipeline.load_model = loader
+    models.load_model = loader
     if "TEST_FILE_SIZE" in os.environ:
         limit = int(os.environ["TEST_FILE_SIZE"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

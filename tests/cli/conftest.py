@@ -14,7 +14,7 @@ from cli_models import Loader
 from geo_scenes import make_card
 
 from dynamicvis import model_card
-from dynamicvis.geo import pipeline
+from dynamicvis.geo import models
 
 
 @pytest.fixture
@@ -31,5 +31,5 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def loader(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Models of all tasks in the weights folder, named after what they find; they are functions, not networks."""
     loader = Loader(shipped)
-    monkeypatch.setattr(pipeline, "load_model", loader)
+    monkeypatch.setattr(models, "load_model", loader)
     return loader

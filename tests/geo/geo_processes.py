@@ -24,9 +24,7 @@ import numpy as np
 from geo_scenes import make_card, write_raster
 from numpy.typing import NDArray
 
-from dynamicvis.geo import assembly, leases, mapping, reading
-from dynamicvis.geo.mapping import map_raster
-from dynamicvis.geo.pipeline import Settings, predict
+from dynamicvis.geo import Settings, assembly, leases, map_raster, mapping, predict, reading
 from dynamicvis.tile_model import TileOutputs
 
 TILE, OVERLAP = 64, 16

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dynamicvis.geo import Extent, Grid, tile_grid
 from dynamicvis.geo.assembly import Mosaic, StoredBand
 from dynamicvis.geo.bands import BandWriter
-from dynamicvis.geo.products import RasterSpec
+from dynamicvis.geo.raster_spec import RasterSpec
 from dynamicvis.geo.tiles import Axis, Tile
 
 

@@ -10,8 +10,7 @@ import pytest
 from geo_scenes import FakeModel, blob_scene, detection_model, find_blobs, mask_model, write_raster
 from numpy.typing import NDArray
 
-from dynamicvis.geo import predict
-from dynamicvis.geo.pipeline import PredictResult, Settings
+from dynamicvis.geo import PredictResult, Settings, predict
 from dynamicvis.tile_model import TileOutputs
 
 MOST = 4

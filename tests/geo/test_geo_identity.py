@@ -21,8 +21,7 @@ import pytest
 import torch
 from geo_scenes import make_card, write_raster
 
-from dynamicvis.geo import GeoError, map_raster, predict
-from dynamicvis.geo.pipeline import Settings
+from dynamicvis.geo import GeoError, Settings, map_raster, predict
 from dynamicvis.geo.runs.identity import identify
 from dynamicvis.tile_model import TileOutputs
 

@@ -22,11 +22,10 @@ from test_geo_scenes import stac_item
 from test_geo_vectors import CLASSES, FOUND, place
 from test_geo_work import enter
 
-from dynamicvis.geo import GeoError, map_raster, predict
+from dynamicvis.geo import GeoError, Request, map_raster, predict
+from dynamicvis.geo import Settings as RunSettings
 from dynamicvis.geo.batch import run_scenes
 from dynamicvis.geo.outputs import check_paths
-from dynamicvis.geo.pipeline import Request
-from dynamicvis.geo.pipeline import Settings as RunSettings
 from dynamicvis.geo.publish import move_all
 from dynamicvis.geo.scenes import SceneRef, find_scenes, scene_name
 from dynamicvis.geo.vectors import layer_name, write_vectors
@@ -88,7 +87,7 @@ def test_a_scene_may_be_called_anything_that_a_file_may_be(
     settings = RunSettings(formats=("gpkg", "geojson", "fgb"))
     count = predict(scene, tmp_path / "first", detection_model()).count
     before = below(folder)
-    outcomes = list(run_scenes(scenes, Request("predict", (), str(out), detection_model(), settings=settings)))
+    outcomes = list(run_scenes(scenes, Request("predict", str(out), detection_model(), settings=settings)))
     assert [outcome.error for outcome in outcomes] == [None] * len(SCENES)
     printable = [name for name in SCENES if name.isprintable() and name[0] != "." and not set(name) & set("\\;!")]
     assert {f"{name}.gpkg" for name in printable} < {path.name for path in out.iterdir()}
@@ -123,7 +122,7 @@ def test_random_names_go_through_a_whole_run(scene: Path, tmp_path: Path) -> Non
     # They are of one scene, which would count once.
     refs = [SceneRef(str(scene), find_scenes_of(item, tmp_path)) for item in items]
     different = {unicodedata.normalize("NFD", ref.name).casefold(): ref for ref in refs}
-    request = Request("predict", (), str(out), detection_model(), settings=RunSettings(formats=("geojson", "png")))
+    request = Request("predict", str(out), detection_model(), settings=RunSettings(formats=("geojson", "png")))
     for ref in different.values():
         (outcome,) = run_scenes([ref], request)
         assert outcome.error is None
@@ -290,7 +289,7 @@ def test_outputs_of_two_scenes_never_take_each_others_place(scene: Path, tmp_pat
         for overwrite in (False, True):
             model = segmentation_model()
             settings = RunSettings(formats=("tif",), scores=True, selection=True, overwrite=overwrite)
-            request = Request("predict", (), str(folder / "out"), model, settings=settings)
+            request = Request("predict", str(folder / "out"), model, settings=settings)
             with pytest.raises(GeoError, match="would both be written to"):
                 list(run_scenes(find_scenes([folder]), request))
             assert not model.calls
@@ -307,7 +306,7 @@ def test_no_scene_of_a_call_is_replaced(scene: Path, tmp_path: Path) -> None:
     rasterio.shutil.copy(scene, mosaic, driver="VRT")
     before = below(tmp_path)
     model, overwrite = segmentation_model(), RunSettings(formats=("tif",), overwrite=True)
-    request = Request("predict", (), str(out), model, settings=overwrite)
+    request = Request("predict", str(out), model, settings=overwrite)
     with pytest.raises(GeoError, match=r"is the scene itself .*other"):
         list(run_scenes(find_scenes([scene, other]), request))
     for source in (mosaic, nested, f"file://{scene}"):

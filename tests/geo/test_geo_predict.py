@@ -24,9 +24,8 @@ from geo_scenes import (
     write_raster,
 )
 
-from dynamicvis.geo import GeoError, predict
+from dynamicvis.geo import GeoError, Settings, predict
 from dynamicvis.geo import tasks as tasks_module
-from dynamicvis.geo.pipeline import Settings
 from dynamicvis.model_card import ModelFileError, save_model
 from dynamicvis.tile_model import TileOutputs
 
@@ -342,7 +341,7 @@ import resource, signal, sys
 from pathlib import Path
 from geo_scenes import detection_model, segmentation_model
 from dynamicvis.geo import GeoError, map_raster, predict
-from dynamicvis.geo.pipeline import Settings
+from dynamicvis.geo import Settings
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 scene, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -32,7 +32,7 @@ def cluster() -> Iterator[None]:
 
 
 def request_of(out: Path, model: Any, **settings: Any) -> Request:
-    return Request("predict", (), str(out), model, settings=Settings(**(vars(SETTINGS) | settings)))
+    return Request("predict", str(out), model, settings=Settings(**(vars(SETTINGS) | settings)))
 
 
 def written(folder: Path) -> dict[str, bytes]:

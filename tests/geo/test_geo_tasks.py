@@ -29,8 +29,7 @@ from geo_scenes import (
 from numpy.typing import NDArray
 from PIL import Image
 
-from dynamicvis.geo import GeoError, detect_change, embed, estimate, predict
-from dynamicvis.geo.pipeline import Request, Settings
+from dynamicvis.geo import GeoError, Request, Settings, detect_change, embed, estimate, predict
 from dynamicvis.tile_model import TileObjects, TileOutputs
 
 TO_PIXEL = ~UTM["transform"]
@@ -310,7 +309,7 @@ def test_the_files_do_not_depend_on_batch_size_and_readers(tmp_path: Path, task:
 def test_an_estimate_names_the_files_of_the_run(tmp_path: Path, task: str) -> None:
     path = write_raster(tmp_path / "site.tif", regions(100, 150))
     settings = Settings(tile=32, overlap=8)
-    request = Request("predict", (str(path),), str(tmp_path / "out"), MODELS[task](), settings=settings)
+    request = Request("predict", str(tmp_path / "out"), MODELS[task](), settings=settings)
     told = estimate(request)
     assert not (tmp_path / "out").exists()
     result = predict(path, tmp_path / "out", MODELS[task](), settings=settings)

@@ -22,8 +22,7 @@ import pytest
 from geo_processes import Log, Nursery, PlaceModel, write_places
 from geo_scenes import write_raster
 
-from dynamicvis.geo import GeoError, map_raster, predict
-from dynamicvis.geo.pipeline import Settings
+from dynamicvis.geo import GeoError, Settings, map_raster, predict
 from dynamicvis.geo.tiles import tile_grid
 from dynamicvis.geo.work import FOLDER, Plan, Work, WorkPlace
 

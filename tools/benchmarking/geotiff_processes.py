@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarking.process import status_bytes
-from dynamicvis.geo import map_raster, pipeline
+from dynamicvis.geo import map_raster, models, predict
 from dynamicvis.tile_model import TileModel, TileOutputs
 
 _TOOLS = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def _peak_memory(scene: str, out: str, model: str | None = None) -> dict[str, An
     if model is None:
         times = map_raster(same, scene, out, out_dtype="uint8").times
     else:
-        found = pipeline.predict(scene, out, model).times
+        found = predict(scene, out, model).times
         assert found is not None
         times = found
     seconds = time.perf_counter() - start
@@ -63,7 +63,7 @@ def _peak_memory(scene: str, out: str, model: str | None = None) -> dict[str, An
 def _first_tile(scene: str, out: str, model: str) -> dict[str, Any]:
     """Times of the clock at which the model begins and ends its first call, of a run of the command."""
     events: dict[str, float] = {}
-    load = pipeline.load_model
+    load = models.load_model
 
     def watched(*arguments: Any, **options: Any) -> TileModel:
         inner = load(*arguments, **options)
@@ -79,7 +79,7 @@ def _first_tile(scene: str, out: str, model: str) -> dict[str, Any]:
 
         return Watched()
 
-    pipeline.load_model = watched
+    models.load_model = watched
     from dynamicvis.cli.main import dynamicvis
 
     dynamicvis(["predict", scene, "-o", out, "--model", model, "-q"], standalone_mode=False)
