@@ -138,7 +138,9 @@ def test_embed(loader: Any, scene: Path, tmp_path: Path) -> None:
 
 
 def test_options_reach_the_model(loader: Any, scene: Path, tmp_path: Path) -> None:
-    result = run(scene, "-o", tmp_path, "--tile", 50, "--overlap", 0, "--batch-size", 5, "--device", "cpu", "-j", 3)
+    result = run(
+        scene, "-o", tmp_path, "--tile", 50, "--overlap", 0, "--batch-size", 5, "--device", "cpu", "--readers", 3
+    )
     assert result.exit_code == 0
     assert [device for _, device, _ in loader.calls] == ["cpu"]
     # A batch never reaches across a row of tiles.

@@ -25,7 +25,7 @@ from geo_scenes import (
 )
 
 from dynamicvis.geo import GeoError, Settings, predict
-from dynamicvis.geo import tasks as tasks_module
+from dynamicvis.geo.products import objects, of_model
 from dynamicvis.model_card import ModelFileError, save_model
 from dynamicvis.tile_model import TileOutputs
 
@@ -236,7 +236,8 @@ def test_a_failure_while_files_are_made_leaves_the_outputs_as_they_were_and_can_
     if overwrite:
         predict(scene, out, detection_model(find_nothing))
     before = outputs(out) if overwrite else {}
-    original = getattr(tasks_module, step)
+    module = objects if step == "without_duplicates" else of_model
+    original = getattr(module, step)
 
     def half_way(*args: Any, **options: Any) -> None:
         original(*args, **options)
@@ -244,7 +245,7 @@ def test_a_failure_while_files_are_made_leaves_the_outputs_as_they_were_and_can_
 
     settings = Settings(overwrite=overwrite)
     with monkeypatch.context() as patch:
-        patch.setattr(tasks_module, step, half_way)
+        patch.setattr(module, step, half_way)
         with pytest.raises(error):
             predict(scene, out, detection_model(), settings=settings)
     assert outputs(out) == before

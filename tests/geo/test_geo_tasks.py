@@ -310,7 +310,7 @@ def test_an_estimate_names_the_files_of_the_run(tmp_path: Path, task: str) -> No
     path = write_raster(tmp_path / "site.tif", regions(100, 150))
     settings = Settings(tile=32, overlap=8)
     request = Request("predict", str(tmp_path / "out"), MODELS[task](), settings=settings)
-    told = estimate(request)
+    told = estimate(request, [path])
     assert not (tmp_path / "out").exists()
     result = predict(path, tmp_path / "out", MODELS[task](), settings=settings)
     assert told.paths == result.paths
