@@ -16,12 +16,14 @@ def class_names(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def class_colors(metainfo: Mapping[str, Any]) -> tuple[Color, ...]:
-    """A colour for each named class: the data set's palette where it has one for all of them, else `class_color`."""
+    """Colours in the order of the labels, at least one for each named class: the data set's palette where it has one
+    for all of them, else `class_color`.
+    """
     count = len(class_names(metainfo))
     palette = metainfo.get("palette")
     # mmdet also takes the name of a palette, such as "random".
     if isinstance(palette, list | tuple) and len(palette) >= count:
-        return tuple((int(red), int(green), int(blue)) for red, green, blue in palette[:count])
+        return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
     return tuple(map(class_color, range(count)))
 
 

@@ -241,7 +241,7 @@ def _classes(config: Config, task: str) -> dict[str, Any]:
         raise ModelFileError("the data set names no classes; give model_card.classes and model_card.colors")
     pixelwise = task in ("segmentation", "change")
     background = next((index for index, name in enumerate(classes) if pixelwise and name in _BACKGROUNDS), None)
-    colors = tuple("#{:02x}{:02x}{:02x}".format(*color) for color in class_colors(metainfo))
+    colors = tuple("#{:02x}{:02x}{:02x}".format(*color) for color in class_colors(metainfo)[: len(classes)])
     return {"classes": classes, "colors": colors, "background": background}
 
 
