@@ -8,28 +8,17 @@ model = dict(
     test_cfg=dict(crop_size=crop_size, stride=(256, 256)),
 )
 train_pipeline = [
-    dict(type="dynamicvis.LoadRasterPair"),
-    dict(type="dynamicvis.LoadMask", values=(0, 255)),
-    dict(type="dynamicvis.RandomRotate", prob=0.5, degree=180),
+    _base_.load,
+    _base_.mask,
+    _base_.rotate,
     dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.2, 1.8), keep_ratio=True, interpolation="bicubic"),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
-    dict(
-        type="dynamicvis.PhotometricDistortion",
-        brightness_delta=10,
-        contrast_range=(0.8, 1.2),
-        saturation_range=(0.8, 1.2),
-        hue_delta=10,
-    ),
-    dict(type="PackSegInputs"),
+    *_base_.flips,
+    _base_.distortion,
+    _base_.pack,
 ]
-test_pipeline = [
-    dict(type="dynamicvis.LoadRasterPair"),
-    dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic"),
-    dict(type="dynamicvis.LoadMask", values=(0, 255)),
-    dict(type="PackSegInputs"),
-]
+resize = dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic")
+test_pipeline = [_base_.load, resize, _base_.mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -9,25 +9,16 @@ model = dict(
     backbone=dict(in_channels=13),
 )
 train_pipeline = [
-    dict(type="dynamicvis.LoadRasterPair"),
-    dict(type="dynamicvis.LoadMask", values=(0, 255)),
-    dict(type="dynamicvis.RandomRotate", prob=0.5, degree=180),
+    _base_.load,
+    _base_.mask,
+    _base_.rotate,
     dict(type="RandomResize", scale=(1200, 1200), ratio_range=(0.3, 1.7), keep_ratio=True, interpolation="bicubic"),
     dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
-    # Saturation and hue are for red, green and blue.
-    dict(
-        type="dynamicvis.PhotometricDistortion",
-        brightness_delta=100,
-        contrast_range=(0.8, 1.2),
-        saturation_range=None,
-        hue_delta=None,
-        value_range=(0, 28000),
-    ),
-    dict(type="PackSegInputs"),
+    *_base_.flips,
+    dict(_base_.band_distortion, brightness_delta=100, value_range=(0, 28000)),
+    _base_.pack,
 ]
-common = dict(type="dynamicvis.OSCD", data_root="{{$DYNAMICVIS_DATA:data}}/oscd/", bands=bands)
+common = dict(type="dynamicvis.OSCD", data_root=_base_.data_root, bands=bands)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -42,12 +33,12 @@ val_dataloader = dict(
         split="train",
         places=val_places,
         test_mode=True,
-        pipeline={{_base_.test_pipeline}},
+        pipeline=_base_.test_pipeline,
         **common,
     )
 )
 test_dataloader = dict(
-    dataset=dict(_delete_=True, split="test", test_mode=True, pipeline={{_base_.test_pipeline}}, **common)
+    dataset=dict(_delete_=True, split="test", test_mode=True, pipeline=_base_.test_pipeline, **common)
 )
 model_card = dict(
     description="Urban change between two dates of Sentinel-2, all 13 bands at 10 m",

@@ -34,9 +34,5 @@ model = dict(
 train_cfg = dict(max_epochs=12, val_interval=1)
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP_50", rule="greater"))
 
-val_evaluator = dict(
-    type="dynamicvis.CocoMetric", ann_file=_base_.data_root + "annotations/val.json", metric=["bbox", "segm"]
-)
-test_evaluator = dict(
-    type="dynamicvis.CocoMetric", ann_file=_base_.data_root + "annotations/test.json", metric=["bbox", "segm"]
-)
+val_evaluator = dict(metric=["bbox", "segm"])
+test_evaluator = dict(metric=["bbox", "segm"])

@@ -2,34 +2,16 @@
 _base_ = "dynamicvis-nano_linear_ucmerced.py"
 
 train_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
+    _base_.load,
     dict(type="RandomResizedCrop", scale=96, crop_ratio_range=(0.4, 1.0), interpolation="bicubic"),
     dict(type="dynamicvis.RandomRotate90"),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="dynamicvis.RadiometricJitter", gain=0.15, gamma=1.4, gray_prob=0.1, blur=0.5, noise=4.0),
     dict(type="PackInputs"),
 ]
-test_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
-    dict(type="Resize", scale=(96, 96), interpolation="bicubic"),
-    dict(type="PackInputs"),
-]
-tta_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
-    dict(type="Resize", scale=(96, 96), interpolation="bicubic"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [
-                dict(type="RandomFlip", prob=0.0),
-                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
-                dict(type="RandomFlip", prob=1.0, direction="vertical"),
-                dict(type="RandomFlip", prob=1.0, direction="diagonal"),
-            ],
-            [dict(type="PackInputs")],
-        ],
-    ),
-]
+resize = dict(_base_.resize, scale=(96, 96))
+test_pipeline = [_base_.load, resize, dict(type="PackInputs")]
+tta_pipeline = [_base_.load, resize, *_base_.tta_pipeline[2:]]
 
 # Gates scale what they pass by about one over the number of tokens, so that a gated block starts nearly dead: too few
 # iterations here to wake it. Selection stays where it saves most, at stride 4; the other stages are dense.

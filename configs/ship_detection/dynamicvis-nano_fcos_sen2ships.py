@@ -26,17 +26,5 @@ train_cfg = dict(max_epochs=12, val_interval=1)
 default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP", rule="greater"))
 
 # One threshold only, so bbox_mAP is AP50.
-val_evaluator = dict(
-    type="dynamicvis.CocoMetric",
-    ann_file=_base_.data_root + "annotations/val.json",
-    metric="bbox",
-    metric_items=["mAP", "mAP_s"],
-    iou_thrs=[0.5],
-)
-test_evaluator = dict(
-    type="dynamicvis.CocoMetric",
-    ann_file=_base_.data_root + "annotations/test.json",
-    metric="bbox",
-    metric_items=["mAP", "mAP_s"],
-    iou_thrs=[0.5],
-)
+val_evaluator = dict(metric="bbox", metric_items=["mAP", "mAP_s"], iou_thrs=[0.5])
+test_evaluator = val_evaluator

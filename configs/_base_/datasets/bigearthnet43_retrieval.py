@@ -1,46 +1,24 @@
 # BigEarthNet v1, Sentinel-2, 43 classes, several a patch. Queries: the val split; database: the test split.
-data_root = "{{$DYNAMICVIS_DATA:data}}/bigearthnet/"
+_base_ = "../pipelines/features.py"
 
+data_root = "{{$DYNAMICVIS_DATA:data}}/bigearthnet/"
+# Digital numbers are reflectance times 10,000: they are stretched to 0..255, which mean and std are for.
 test_pipeline = [
-    # Digital numbers are reflectance times 10,000: they are stretched to 0..255, which mean and std are for.
     dict(type="dynamicvis.LoadBigEarthNetPatch", bands=("B04", "B03", "B02")),
     dict(type="dynamicvis.ReflectanceToByte", white=2000.0),
-    dict(type="Resize", scale=(512, 512), interpolation="bilinear"),
-    dict(type="PackInputs", meta_keys=("img_path", "role")),
+    *_base_.test_pipeline[1:],
 ]
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=4,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="default_collate"),
-    dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(
-                type="dynamicvis.BigEarthNet",
-                data_root=data_root,
-                data_prefix=dict(img_path="BigEarthNet-v1.0"),
-                ann_file="bigearthnet-val.csv",
-                num_classes=43,
-                role="query",
-                test_mode=True,
-                pipeline=test_pipeline,
-            ),
-            dict(
-                type="dynamicvis.BigEarthNet",
-                data_root=data_root,
-                data_prefix=dict(img_path="BigEarthNet-v1.0"),
-                ann_file="bigearthnet-test.csv",
-                num_classes=43,
-                role="database",
-                test_mode=True,
-                pipeline=test_pipeline,
-            ),
-        ],
-    ),
+source = dict(
+    type="dynamicvis.BigEarthNet",
+    data_root=data_root,
+    data_prefix=dict(img_path="BigEarthNet-v1.0"),
+    num_classes=43,
+    test_mode=True,
+    pipeline=test_pipeline,
 )
-test_evaluator = dict(type="dynamicvis.RetrievalMetric", k=20, codes=("float", "binary", 64))
-test_cfg = dict(type="TestLoop")
+query = dict(source, ann_file="bigearthnet-val.csv", role="query")
+database = dict(source, ann_file="bigearthnet-test.csv", role="database")
+test_dataloader = dict(dataset=dict(datasets=[query, database]))
 
 # What a single-file model of such a run says about itself besides what stands in its config.
 model_card = dict(
@@ -48,8 +26,6 @@ model_card = dict(
     bands=("red", "green", "blue"),
     gsd=10.0,
     tile=120,
-    overlap=0,
     image_size=120,
     training_data="that of the checkpoint; tested on BigEarthNet",
-    license="that of the checkpoint",
 )

@@ -1,108 +1,46 @@
 # LEVIR-Ship: tiny ships in 512 x 512 optical images, 2320 / 788 / 788 for training, validation and test, one class.
 # Made by `python tools/prepare_data.py levir-ship --source FOLDER --out data/levir-ship`.
+_base_ = "../pipelines/objects.py"
+
 data_root = "{{$DYNAMICVIS_DATA:data}}/levir-ship/"
 metainfo = dict(classes=("ship",), palette=[(220, 20, 60)])
 
+load = dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3))
+boxes = dict(type="LoadAnnotations", with_bbox=True)
+resize = dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic")
 train_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
+    load,
+    boxes,
+    *_base_.flips,
     dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.5, 1.8), keep_ratio=True, interpolation="bicubic"),
     dict(type="RandomCrop", crop_size=(1024, 1024), crop_type="absolute", allow_negative_crop=True),
     dict(type="Pad", size=(1024, 1024), pad_val=dict(img=(123.675, 116.28, 103.53))),
     dict(type="PackDetInputs"),
 ]
-test_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
-    dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
-]
-# Test-time flips: `tools/test.py --tta`.
-tta_pipeline = [
-    dict(type="dynamicvis.LoadRaster", bands=(1, 2, 3)),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic")],
-            [
-                dict(type="RandomFlip", prob=0.0),
-                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
-                dict(type="RandomFlip", prob=1.0, direction="vertical"),
-            ],
-            [dict(type="LoadAnnotations", with_bbox=True)],
-            [
-                dict(
-                    type="PackDetInputs",
-                    meta_keys=(
-                        "img_id",
-                        "img_path",
-                        "ori_shape",
-                        "img_shape",
-                        "scale_factor",
-                        "flip",
-                        "flip_direction",
-                    ),
-                )
-            ],
-        ],
-    ),
-]
+test_pipeline = [load, resize, boxes, _base_.pack_test]
+pack_view = dict(_base_.pack_test, meta_keys=(*_base_.pack_test.meta_keys, "flip", "flip_direction"))
+tta_pipeline = [load, dict(type="TestTimeAug", transforms=[[resize], _base_.views, [boxes], [pack_view]])]
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=None,
     dataset=dict(
-        type="dynamicvis.CocoDataset",
+        _base_.source,
         data_root=data_root,
         ann_file="annotations/train.json",
-        data_prefix=dict(img="images/"),
         metainfo=metainfo,
         filter_cfg=dict(filter_empty_gt=False),
         pipeline=train_pipeline,
     ),
 )
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/test.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+tested = dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline)
+val_dataloader = dict(batch_size=4, num_workers=2, persistent_workers=True, dataset=tested)
+test_dataloader = dict(batch_size=4, num_workers=2, dataset=tested)
 
 # One threshold only, so bbox_mAP is AP50, and bbox_mAP_s and bbox_mAP_m are AP50 by size.
-val_evaluator = dict(
-    type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/val.json", metric="bbox", iou_thrs=[0.5]
-)
-test_evaluator = dict(
-    type="dynamicvis.CocoMetric", ann_file=data_root + "annotations/test.json", metric="bbox", iou_thrs=[0.5]
-)
+val_evaluator = dict(ann_file=data_root + "annotations/val.json", metric="bbox", iou_thrs=[0.5])
+test_evaluator = dict(ann_file=data_root + "annotations/test.json", metric="bbox", iou_thrs=[0.5])
 
 # What a single-file model of such a run says about itself besides what stands in its config.
 model_card = dict(

@@ -1,74 +1,29 @@
 # Massachusetts Roads: 1500 x 1500 RGB images at 1 m, 1108 / 14 / 49 for training, validation and test. As published:
 # {train,valid,test}/{sat,map}, or its training images in tiles, made by `tools/prepare_data.py massachusetts-roads`.
 # Seen at twice its size.
+_base_ = "../pipelines/segmentation.py"
+
 data_root = "{{$DYNAMICVIS_DATA:data}}/massachusetts-roads/"
-crop_size = (1024, 1024)
-
+mask = dict(type="dynamicvis.LoadMask", threshold=128)
+resize = dict(type="Resize", scale_factor=2.0, keep_ratio=True, interpolation="bicubic")
 train_pipeline = [
-    dict(type="dynamicvis.LoadRaster"),
-    dict(type="dynamicvis.LoadMask", threshold=128),
-    dict(type="Resize", scale_factor=2.0, keep_ratio=True, interpolation="bicubic"),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
-    dict(type="RandomRotate", prob=0.5, degree=180, pad_val=(123.675, 116.28, 103.53), seg_pad_val=255),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="Pad", size=crop_size, pad_val=dict(img=(123.675, 116.28, 103.53), seg=255)),
-    dict(type="PackSegInputs"),
+    _base_.load,
+    mask,
+    resize,
+    dict(type="RandomCrop", crop_size=(1024, 1024), cat_max_ratio=0.75),
+    *_base_.augmentation,
+    dict(_base_.pad, size=(1024, 1024)),
+    _base_.pack,
 ]
-test_pipeline = [
-    dict(type="dynamicvis.LoadRaster"),
-    dict(type="Resize", scale_factor=2.0, keep_ratio=True, interpolation="bicubic"),
-    dict(type="dynamicvis.LoadMask", threshold=128),
-    dict(type="PackSegInputs"),
-]
-# The image and its two flips.
-tta_pipeline = [
-    dict(type="dynamicvis.LoadRaster"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale_factor=2.0, keep_ratio=True, interpolation="bicubic")],
-            [
-                dict(type="RandomFlip", prob=0.0),
-                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
-                dict(type="RandomFlip", prob=1.0, direction="vertical"),
-            ],
-            [dict(type="dynamicvis.LoadMask", threshold=128)],
-            [dict(type="PackSegInputs")],
-        ],
-    ),
-]
+test_pipeline = [_base_.load, resize, mask, _base_.pack]
+tta_pipeline = [_base_.load, dict(type="TestTimeAug", transforms=[[resize], _base_.views, [mask], [_base_.pack]])]
 
+source = dict(type="dynamicvis.MassachusettsRoads", data_root=data_root)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(type="dynamicvis.MassachusettsRoads", data_root=data_root, split="train", pipeline=train_pipeline),
+    batch_size=8, num_workers=4, persistent_workers=True, dataset=dict(source, split="train", pipeline=train_pipeline)
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.MassachusettsRoads", data_root=data_root, split="val", test_mode=True, pipeline=test_pipeline
-    ),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.MassachusettsRoads", data_root=data_root, split="test", test_mode=True, pipeline=test_pipeline
-    ),
-)
-
-# F1, IoU, precision and recall of every class.
-val_evaluator = dict(type="dynamicvis.SegmentationMetric")
-test_evaluator = dict(type="dynamicvis.SegmentationMetric")
+val_dataloader = dict(num_workers=2, persistent_workers=True, dataset=dict(source, split="val", pipeline=test_pipeline))
+test_dataloader = dict(num_workers=2, dataset=dict(source, split="test", pipeline=test_pipeline))
 
 # What a single-file model of such a run says about itself besides what stands in its config.
 model_card = dict(

@@ -1,12 +1,11 @@
 # Mosaics of UC Merced: 4 x 4 scenes of 21 classes shrunk to 64 pixels, 0 to 255, each a region with its class. By
 # `python tools/prepare_data.py mosaics --source data/ucmerced/UCMerced_LandUse/Images --out data/mosaics`.
-data_root = "{{$DYNAMICVIS_DATA:data}}/mosaics/"
+_base_ = "../pipelines/regions.py"
 
+data_root = "{{$DYNAMICVIS_DATA:data}}/mosaics/"
 train_pipeline = [
-    dict(type="dynamicvis.LoadRaster"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomFlip", prob=0.5, direction="vertical"),
+    *_base_.load,
+    *_base_.flips,
     dict(type="RandomResize", scale=(256, 256), ratio_range=(0.7, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256), crop_type="absolute", allow_negative_crop=False),
     dict(type="Pad", size=(256, 256), pad_val=dict(img=(123.675, 116.28, 103.53))),
@@ -14,46 +13,24 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="dynamicvis.LoadRaster"),
-    dict(type="LoadAnnotations", with_bbox=True),
+    *_base_.load,
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape")),
 ]
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="dynamicvis.SeededSampler", shuffle=True),
-    batch_sampler=None,
-    dataset=dict(
-        type="dynamicvis.SeededDataset",
-        dataset=dict(type="dynamicvis.RegionShards", data_root=data_root + "train", pipeline=train_pipeline),
-    ),
+    dataset=dict(dataset=dict(data_root=data_root + "train", pipeline=train_pipeline)),
 )
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="dynamicvis.RegionShards", data_root=data_root + "val", test_mode=True, pipeline=test_pipeline),
-)
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="dynamicvis.RegionShards", data_root=data_root + "test", test_mode=True, pipeline=test_pipeline),
-)
-val_evaluator = dict(type="dynamicvis.RegionMetric")
-test_evaluator = val_evaluator
+tested = dict(pipeline=test_pipeline)
+val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(tested, data_root=data_root + "val"))
+test_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(tested, data_root=data_root + "test"))
 
 # What a single-file model of such a run says about itself besides what stands in its config.
 model_card = dict(
     description="Embedding of aerial RGB imagery",
-    value_range=(0, 255),
     gsd=1.2,
     tile=256,
-    overlap=0,
     training_data="mosaics of UC Merced Land Use (Yang and Newsam 2010)",
     license="Apache-2.0",
 )

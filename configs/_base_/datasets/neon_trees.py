@@ -1,6 +1,8 @@
 # NEON tree crowns: aerial RGB at 0.1 m, one class. Made by `python tools/prepare_data.py trees --out data/neon-trees`.
 # Training: conifers of Yellowstone (YELL) and mostly dead trees of Soaproot Saddle (SOAP). Validation: parts of the
 # same images that training never sees. Test: pines of Ordway-Swisher, Florida (OSBS), another climate and season.
+_base_ = "../pipelines/objects.py"
+
 data_root = "data/neon-trees/"
 metainfo = dict(classes=("tree",), palette=[(240, 228, 66)])
 
@@ -22,96 +24,33 @@ test_pipeline = [
     dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1)),
     dict(type="Resize", scale_factor=1.0, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+    _base_.pack_test,
 ]
 
-
+files = dict(data_root=data_root, metainfo=metainfo)
+train_set = dict(_base_.source, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline, **files)
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,  # a worker beside two busy cores stalls torch's threads for longer than loading takes
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=None,
     dataset=dict(
         type="ConcatDataset",
         datasets=[
-            dict(
-                type="RepeatDataset",
-                times=8,
-                dataset=dict(
-                    type="dynamicvis.CocoDataset",
-                    data_root=data_root,
-                    ann_file="annotations/train_yell.json",
-                    data_prefix=dict(img="images/"),
-                    metainfo=metainfo,
-                    filter_cfg=dict(filter_empty_gt=False),
-                    pipeline=train_pipeline,
-                ),
-            ),
-            dict(
-                type="RepeatDataset",
-                times=8,
-                dataset=dict(
-                    type="dynamicvis.CocoDataset",
-                    data_root=data_root,
-                    ann_file="annotations/train_soap.json",
-                    data_prefix=dict(img="images/"),
-                    metainfo=metainfo,
-                    filter_cfg=dict(filter_empty_gt=False),
-                    pipeline=train_pipeline,
-                ),
-            ),
+            dict(type="RepeatDataset", times=8, dataset=dict(train_set, ann_file="annotations/train_yell.json")),
+            dict(type="RepeatDataset", times=8, dataset=dict(train_set, ann_file="annotations/train_soap.json")),
         ],
     ),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/test.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(files, pipeline=test_pipeline))
+test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(files, pipeline=test_pipeline))
 
-val_evaluator = [
-    dict(
-        type="dynamicvis.CocoMetric",
-        ann_file=data_root + "annotations/val.json",
-        metric="bbox",
-        metric_items=["mAP_50"],
-        iou_thrs=[0.5],
-        proposal_nums=(100, 300, 300),
-    ),
-    dict(type="dynamicvis.PrecisionRecallMetric", score_thr=0.3, iou_thr=0.4),
-]
-test_evaluator = [
-    dict(
-        type="dynamicvis.CocoMetric",
-        ann_file=data_root + "annotations/test.json",
-        metric="bbox",
-        metric_items=["mAP_50"],
-        iou_thrs=[0.5],
-        proposal_nums=(100, 300, 300),
-    ),
-    dict(type="dynamicvis.PrecisionRecallMetric", score_thr=0.3, iou_thr=0.4),
-]
+precision = dict(
+    type="dynamicvis.CocoMetric",
+    metric="bbox",
+    metric_items=["mAP_50"],
+    iou_thrs=[0.5],
+    proposal_nums=(100, 300, 300),
+)
+crowns = dict(type="dynamicvis.PrecisionRecallMetric", score_thr=0.3, iou_thr=0.4)
+val_evaluator = [dict(precision, ann_file=data_root + "annotations/val.json"), crowns]
+test_evaluator = [dict(precision, ann_file=data_root + "annotations/test.json"), crowns]

@@ -1,6 +1,8 @@
 # sen2ships: ships of 5 to 35 pixels in Sentinel-2 tiles of four bands, 16 bits, reflectance x 10000, boxes and masks.
 # Made by `python tools/prepare_data.py sen2ships --source FOLDER --out data/sen2ships`.
 # Training: Athens, Cartagena, Gdynia, Port Hedland. Validation: Algiers. Test: Durban, Klang.
+_base_ = "../pipelines/objects.py"
+
 data_root = "{{$DYNAMICVIS_DATA:data}}/sen2ships/"
 metainfo = dict(classes=("ship",), palette=[(220, 20, 60)], bands=("blue", "green", "red", "nir"))
 
@@ -23,71 +25,31 @@ test_pipeline = [
     dict(type="dynamicvis.LoadRaster"),
     dict(type="Resize", scale_factor=2.0, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+    _base_.pack_test,
 ]
 
+files = dict(data_root=data_root, metainfo=metainfo)
+train_set = dict(_base_.source, ann_file="annotations/train.json", **files)
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=None,
     dataset=dict(
         type="ConcatDataset",
         datasets=[
             dict(
                 type="RepeatDataset",
                 times=2,
-                dataset=dict(
-                    type="dynamicvis.CocoDataset",
-                    data_root=data_root,
-                    ann_file="annotations/train.json",
-                    data_prefix=dict(img="images/"),
-                    metainfo=metainfo,
-                    filter_cfg=dict(filter_empty_gt=True),
-                    pipeline=ship_pipeline,
-                ),
+                dataset=dict(train_set, filter_cfg=dict(filter_empty_gt=True), pipeline=ship_pipeline),
             ),
-            dict(
-                type="dynamicvis.CocoDataset",
-                data_root=data_root,
-                ann_file="annotations/train.json",
-                data_prefix=dict(img="images/"),
-                metainfo=metainfo,
-                filter_cfg=dict(filter_empty_gt=False),
-                pipeline=train_pipeline,
-            ),
+            dict(train_set, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline),
         ],
     ),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="dynamicvis.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/test.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(files, pipeline=test_pipeline))
+test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(files, pipeline=test_pipeline))
+val_evaluator = dict(ann_file=data_root + "annotations/val.json")
+test_evaluator = dict(ann_file=data_root + "annotations/test.json")
 
 # What a single-file model of such a run says about itself besides what stands in its config.
 model_card = dict(
