@@ -1,6 +1,6 @@
 _base_ = [
     "../_base_/models/siamese_unet.py",
-    "../_base_/schedules/adamw_cosine_600e.py",
+    "../_base_/schedules/adamw_cosine_segmentation.py",
     "../_base_/runtime/default.py",
 ]
 default_scope = "mmseg"
@@ -14,11 +14,6 @@ model = dict(
     pre_neck=dict(in_channels=[96, 192, 384, 768]),
 )
 train_cfg = dict(val_interval=10)
-# To a thousandth of the learning rate, as for segmentation.
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=1e-3, by_epoch=True, begin=5),
-]
 # The best epoch is that of the validation split. The paper picks it on the test split, as
 # `--cfg-options val_dataloader.dataset.split=test` does.
 default_hooks = dict(checkpoint=dict(interval=10, save_best="change/IoU_changed", rule="greater"))

@@ -8,16 +8,12 @@ model = dict(
     test_cfg=dict(crop_size=crop_size, stride=(256, 256)),
 )
 train_pipeline = [
-    _base_.load,
-    _base_.mask,
-    _base_.rotate,
-    dict(type="RandomResize", scale=(1024, 1024), ratio_range=(0.2, 1.8), keep_ratio=True, interpolation="bicubic"),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    *_base_.flips,
-    _base_.distortion,
-    _base_.pack,
+    *_base_.loading,
+    dict(_base_.resize, type="RandomResize", scale=(1024, 1024), ratio_range=(0.2, 1.8)),
+    dict(_base_.crop, crop_size=crop_size),
+    *_base_.augmentation,
 ]
-resize = dict(type="Resize", scale=(1024, 1024), keep_ratio=True, interpolation="bicubic")
+resize = dict(_base_.resize, scale=(1024, 1024))
 test_pipeline = [_base_.load, resize, _base_.mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -9,11 +9,9 @@ model = dict(
     backbone=dict(in_channels=13),
 )
 train_pipeline = [
-    _base_.load,
-    _base_.mask,
-    _base_.rotate,
+    *_base_.loading,
     dict(type="RandomResize", scale=(1200, 1200), ratio_range=(0.3, 1.7), keep_ratio=True, interpolation="bicubic"),
-    dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(_base_.crop, crop_size=(512, 512)),
     *_base_.flips,
     dict(_base_.band_distortion, brightness_delta=100, value_range=(0, 28000)),
     _base_.pack,

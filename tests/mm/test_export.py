@@ -121,7 +121,7 @@ def test_only_what_inference_uses_is_written(checkpoint: Path, tmp_path: Path) -
 
 
 def test_the_config_may_say_more_than_its_data_set(checkpoint: Path) -> None:
-    name = "road_segmentation/dynamicvis-nano_upernet_mass-roads.py"
+    name = "road_segmentation/dynamicvis-nano_upernet_massachusetts-roads-windows.py"
     changes = {"model_card.tile": 512, "model_card.classes": ["ground", "way"], "model_card.background": None}
     card = export(changed(checkpoint.parent, name, **changes), checkpoint)
     assert (card.tile, card.overlap, card.classes, card.background) == (512, 128, ("ground", "way"), None)

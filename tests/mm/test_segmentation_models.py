@@ -21,7 +21,7 @@ from dynamicvis import create_backbone
 from dynamicvis.data.raster import write_raster
 
 PUBLISHED = {"building_extraction": "whu-building", "road_segmentation": "massachusetts-roads"}
-OWN = {"building_extraction": "oam-buildings", "road_segmentation": "mass-roads"}
+OWN = {"building_extraction": "oam-buildings", "road_segmentation": "massachusetts-roads-windows"}
 CONFIGS = [
     f"{task}/dynamicvis-{arch}_upernet_{data}.py"
     for task, data in PUBLISHED.items()
@@ -186,7 +186,7 @@ def test_flips_in_testing_are_averaged_on_the_pixels_they_came_from(name: str, t
     pixels = generator.integers(0, 256, (50, 70, 3)).astype(np.uint8)
     write_raster(tmp_path / "image.tif", pixels)
     mask = generator.integers(0, 2, (50, 70)).astype(np.uint8)
-    lowest = {"mass-roads": 1}.get(name.split("_upernet_")[1].removesuffix(".py"), 255)
+    lowest = {"massachusetts-roads-windows": 1}.get(name.split("_upernet_")[1].removesuffix(".py"), 255)
     assert cv2.imwrite(str(tmp_path / "mask.png"), mask * lowest)
     config = load(name)
     (flips,) = [step for step in config.tta_pipeline if step.type == "TestTimeAug"]

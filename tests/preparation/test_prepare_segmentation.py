@@ -90,7 +90,7 @@ def test_massachusetts_errors_name_the_file(tmp_path: Path, capsys: pytest.Captu
 def test_road_windows_are_split_by_scene(tmp_path: Path) -> None:
     source = write_road_windows(tmp_path / "source", scenes=10, windows=3)
     out = tmp_path / "out"
-    assert prepare("mass-roads", "--source", source, "--out", out) == 0
+    assert prepare("massachusetts-roads-windows", "--source", source, "--out", out) == 0
     names = {split: (out / f"{split}.txt").read_text().split() for split in ("train", "val", "test")}
     assert {split: len(listed) for split, listed in names.items()} == {"train": 18, "val": 6, "test": 6}
     scenes = [{name.rsplit("_", 2)[0] for name in listed} for listed in names.values()]
@@ -103,13 +103,13 @@ def test_road_windows_are_split_by_scene(tmp_path: Path) -> None:
 
 def test_road_windows_need_scenes_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = write_road_windows(tmp_path / "few", scenes=4)
-    assert prepare("mass-roads", "--source", few, "--out", tmp_path / "out") == 1
+    assert prepare("massachusetts-roads-windows", "--source", few, "--out", tmp_path / "out") == 1
     assert "has 4 scenes" in capsys.readouterr().err
     for kind, suffix in (("images", "jpg"), ("masks", "png")):
         (few / kind / f"100_15_0_0.{suffix}").rename(few / kind / f"scene.{suffix}")
-    assert prepare("mass-roads", "--source", few, "--out", tmp_path / "out") == 1
+    assert prepare("massachusetts-roads-windows", "--source", few, "--out", tmp_path / "out") == 1
     assert "scene.jpg is not named SCENE_ROW_COLUMN" in capsys.readouterr().err
-    assert prepare("mass-roads", "--source", tmp_path, "--out", tmp_path / "out") == 1
+    assert prepare("massachusetts-roads-windows", "--source", tmp_path, "--out", tmp_path / "out") == 1
     assert "images is no folder" in capsys.readouterr().err
 
 

@@ -103,14 +103,29 @@ def test_oam_buildings(tmp_path: Path) -> None:
     check(life.metrics, life.validation, "building")
 
 
-def test_mass_roads(tmp_path: Path) -> None:
+def test_massachusetts_roads_windows(tmp_path: Path) -> None:
     source = write_road_windows(tmp_path / "source", scenes=5, windows=2)
-    assert tool("prepare_data")(["mass-roads", "--source", str(source), "--out", str(tmp_path / "mass-roads")]) == 0
+    assert (
+        tool("prepare_data")(
+            [
+                "massachusetts-roads-windows",
+                "--source",
+                str(source),
+                "--out",
+                str(tmp_path / "massachusetts-roads-windows"),
+            ]
+        )
+        == 0
+    )
     path = "train_dataloader.dataset.dataset.pipeline"
     options = crops(path, "scale=(64,64)")
     options += ["train_dataloader.dataset.times=1", "train_dataloader.batch_size=3"]
     life = exercise(
-        "road_segmentation/dynamicvis-nano_upernet_mass-roads.py", tmp_path, tmp_path / "work", *NARROW, *options
+        "road_segmentation/dynamicvis-nano_upernet_massachusetts-roads-windows.py",
+        tmp_path,
+        tmp_path / "work",
+        *NARROW,
+        *options,
     )
     check(life.metrics, life.validation, "road")
 

@@ -45,6 +45,6 @@ def trained(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert tool("prepare_data")(["trees", "--out", "data/neon-trees", "--source", str(source)]) == 0
+        assert tool("prepare_data")(["neon-trees", "--out", "data/neon-trees", "--source", str(source)]) == 0
         tool("train")([str(config), "--work-dir", "work", *repeats()])
     return Run(folder, config, folder / "work")

@@ -16,7 +16,7 @@ from dynamicvis.data.preparation.neon_trees import Rectangle
 
 
 def prepare(*arguments: str) -> int:
-    return tool("prepare_data")(["trees", *arguments])
+    return tool("prepare_data")(["neon-trees", *arguments])
 
 
 def read(folder: Path, split: str) -> tuple[dict[str, list], dict[int, str]]:

@@ -1,4 +1,4 @@
-# Objects with boxes in COCO's format, as tools/prepare_data.py writes it: steps and loaders. A data set adds its
+# Objects with boxes in COCO's format, as data sets are prepared here: steps and loaders. A data set adds its
 # pipelines, and the splits of its training.
 _base_ = "flips.py"
 

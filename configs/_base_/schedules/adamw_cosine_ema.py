@@ -1,23 +1,9 @@
 # Fixed length, averaged weights, last checkpoint: nothing is selected on a test split.
 # `--cfg-options train_cfg.max_epochs=N` changes the length, the cosine included: its end is the end of training.
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=4)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+_base_ = "adamw_cosine_600e.py"
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-    # No decay on norms, biases and D (all one-dimensional), nor on the three that are not.
-    paramwise_cfg=dict(
-        flat_decay_mult=0.0,
-        custom_keys={
-            "A_log": dict(decay_mult=0.0),
-            "pos_embed": dict(decay_mult=0.0),
-            "bbox_head.scales": dict(decay_mult=0.0),
-        },
-    ),
-)
+train_cfg = dict(max_epochs=24, val_interval=4)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.999)), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),

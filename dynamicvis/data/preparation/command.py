@@ -13,16 +13,16 @@ DATASETS = {
     "fmow": "fmow",
     "landsat-cd": "landsat_cd",
     "levir-ship": "levir_ship",
-    "mass-roads": "road_windows",
     "massachusetts-roads": "massachusetts_roads",
+    "massachusetts-roads-windows": "massachusetts_roads_windows",
     "mosaics": "mosaics",
+    "neon-trees": "neon_trees",
     "nwpu": "nwpu",
     "oam-buildings": "oam_buildings",
     "oscd": "oscd",
     "sen2ships": "sen2ships",
     "shards": "shards",
     "ssdd": "ssdd",
-    "trees": "neon_trees",
     "ucmerced": "ucmerced",
 }
 

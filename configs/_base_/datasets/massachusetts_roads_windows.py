@@ -1,8 +1,8 @@
 # Windows of 500 x 500 pixels of Massachusetts Roads, split by scene. Made by
-# `tools/prepare_data.py mass-roads --source FOLDER --out data/mass-roads`.
+# `tools/prepare_data.py massachusetts-roads-windows --source FOLDER --out data/massachusetts-roads-windows`.
 _base_ = "../pipelines/segmentation.py"
 
-data_root = "{{$DYNAMICVIS_DATA:data}}/mass-roads/"
+data_root = "{{$DYNAMICVIS_DATA:data}}/massachusetts-roads-windows/"
 metainfo = dict(classes=("background", "road"), palette=[(0, 0, 0), (255, 200, 60)])
 mask = dict(_base_.mask, values=(0, 1))
 train_pipeline = [

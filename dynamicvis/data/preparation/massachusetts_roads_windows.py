@@ -17,18 +17,18 @@ _SEED = 0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Arguments of `prepare_road_windows`."""
+    """Arguments of `prepare_massachusetts_roads_windows`."""
     add_target_arguments(parser)
     parser.add_argument("--source", type=Path, required=True, help="folder with images/ and masks/ of the same names")
 
 
 def run(options: Namespace) -> str:
     """Prepare from parsed arguments; returns what was written."""
-    counts = prepare_road_windows(options.source, options.out, options.overwrite)
+    counts = prepare_massachusetts_roads_windows(options.source, options.out, options.overwrite)
     return f"{options.out}: windows by split " + ", ".join(f"{split} {count}" for split, count in counts.items())
 
 
-def prepare_road_windows(source: str | Path, out: str | Path, overwrite: bool = False) -> dict[str, int]:
+def prepare_massachusetts_roads_windows(source: str | Path, out: str | Path, overwrite: bool = False) -> dict[str, int]:
     """Copy ``images/`` and ``masks/`` and write ``OUT/{train,val,test}.txt``, the names of each split.
 
     The scene is the name without its last two parts: ``10078735_15`` of ``10078735_15_1000_500``. A fifth of the
