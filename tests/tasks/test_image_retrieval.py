@@ -18,7 +18,7 @@ from dynamicvis.mm.metrics.features import FrozenFeatureMetric, RetrievalMetric
 from dynamicvis.registry import MODELS
 
 FOLDER = ROOT / "configs" / "image_retrieval"
-CONFIGS = sorted(path.stem for path in FOLDER.glob("*.py"))
+CONFIGS = sorted(path.stem for path in FOLDER.glob("dynamicvis-*.py"))
 FIGURES = {f"retrieval/{code}/{name}@20" for code in ("float", "binary", "64bit") for name in ("mAP", "P")}
 
 
