@@ -1,5 +1,5 @@
 # AID: 30 classes of 220 to 420 aerial images of 600 x 600 pixels, half of each for training, by
-# `python tools/prepare_data.py aid --source data/aid/AID --out data/aid/splits`.
+# `dynamicvis prepare aid --source data/aid/AID --out data/aid/splits`.
 _base_ = "../pipelines/scenes.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/aid/"

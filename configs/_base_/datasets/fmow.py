@@ -1,5 +1,5 @@
 # Functional Map of the World, fMoW-rgb: 62 functions of places and what is none of them, boxes in images of any size.
-# Shards by `python tools/prepare_data.py fmow --source fMoW-rgb --splits train val test_gt --out data/fmow`.
+# Shards by `dynamicvis prepare fmow --source fMoW-rgb --splits train val test_gt --out data/fmow`.
 _base_ = "../pipelines/regions.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/fmow/"

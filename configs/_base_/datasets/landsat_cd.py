@@ -1,5 +1,5 @@
 # Landsat change (Wu et al. 2014): 6 bands of 30 m, 8-bit digital numbers, a few per cent of the pixels known to have
-# changed or not. `python tools/prepare_data.py landsat-cd --source FOLDER --out data/landsat-cd`: tiles of the upper
+# changed or not. `dynamicvis prepare landsat-cd --source FOLDER --out data/landsat-cd`: tiles of the upper
 # part of Nanjing for training, its lower part for validation, Taizhou, another scene, for the test.
 _base_ = "../pipelines/change.py"
 

@@ -1,5 +1,5 @@
 # LEVIR-Ship: tiny ships in 512 x 512 optical images, 2320 / 788 / 788 for training, validation and test, one class.
-# Made by `python tools/prepare_data.py levir-ship --source FOLDER --out data/levir-ship`.
+# Made by `dynamicvis prepare levir-ship --source FOLDER --out data/levir-ship`.
 _base_ = "../pipelines/objects.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/levir-ship/"

@@ -1,5 +1,5 @@
 # Massachusetts Roads: 1500 x 1500 RGB images at 1 m, 1108 / 14 / 49 for training, validation and test. As published:
-# {train,valid,test}/{sat,map}, or its training images in tiles, made by `tools/prepare_data.py massachusetts-roads`.
+# {train,valid,test}/{sat,map}, or its training images in tiles, made by `dynamicvis prepare massachusetts-roads`.
 # Seen at twice its size.
 _base_ = "../pipelines/segmentation.py"
 

@@ -1,5 +1,5 @@
 # Windows of 500 x 500 pixels of Massachusetts Roads, split by scene. Made by
-# `tools/prepare_data.py massachusetts-roads-windows --source FOLDER --out data/massachusetts-roads-windows`.
+# `dynamicvis prepare massachusetts-roads-windows --source FOLDER --out data/massachusetts-roads-windows`.
 _base_ = "../pipelines/segmentation.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/massachusetts-roads-windows/"

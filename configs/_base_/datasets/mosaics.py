@@ -1,5 +1,5 @@
 # Mosaics of UC Merced: 4 x 4 scenes of 21 classes shrunk to 64 pixels, 0 to 255, each a region with its class. By
-# `python tools/prepare_data.py mosaics --source data/ucmerced/UCMerced_LandUse/Images --out data/mosaics`.
+# `dynamicvis prepare mosaics --source data/ucmerced/UCMerced_LandUse/Images --out data/mosaics`.
 _base_ = "../pipelines/regions.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/mosaics/"

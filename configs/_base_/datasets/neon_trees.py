@@ -1,4 +1,4 @@
-# NEON tree crowns: aerial RGB at 0.1 m, one class. By `python tools/prepare_data.py neon-trees --out data/neon-trees`.
+# NEON tree crowns: aerial RGB at 0.1 m, one class. By `dynamicvis prepare neon-trees --out data/neon-trees`.
 # Training: conifers of Yellowstone (YELL) and mostly dead trees of Soaproot Saddle (SOAP). Validation: parts of the
 # same images that training never sees. Test: pines of Ordway-Swisher, Florida (OSBS), another climate and season.
 _base_ = "../pipelines/objects.py"

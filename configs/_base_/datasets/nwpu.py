@@ -1,5 +1,5 @@
 # NWPU VHR-10: ten classes of objects, with masks, in 650 optical images of about 1000 x 600 pixels.
-# Made by `python tools/prepare_data.py nwpu --source FOLDER --out data/nwpu`.
+# Made by `dynamicvis prepare nwpu --source FOLDER --out data/nwpu`.
 _base_ = "../pipelines/instances.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/nwpu/"

@@ -1,5 +1,5 @@
 # Drone mosaics of OpenAerialMap with building outlines, resampled to 0.3 m; split by place. Made by
-# `tools/prepare_data.py oam-buildings --source FOLDER --out data/oam-buildings`: 144 overlapping tiles of 256 x 256 to
+# `dynamicvis prepare oam-buildings --source FOLDER --out data/oam-buildings`: 144 overlapping tiles of 256 x 256 to
 # train, one scene to validate, two scenes of another country to test.
 _base_ = "../pipelines/segmentation.py"
 

@@ -1,5 +1,5 @@
 # OSCD: urban change in pairs of Sentinel-2 at 10 m, RGB previews; 24 places, 14 of them for training, the lower quarter
-# of each of those for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd` makes 256 x 256
+# of each of those for validation. `dynamicvis prepare oscd --source FOLDER --out data/oscd` makes 256 x 256
 # tiles with 128 pixels of overlap for training; validation and test see images as they are. All at twice their size.
 _base_ = "../pipelines/change_rgb.py"
 

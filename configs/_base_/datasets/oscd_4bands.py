@@ -1,5 +1,5 @@
 # OSCD in four bands of 10 m (B02, B03, B04, B08; reflectance x 10000): seven places, two for the test, the lower
-# quarter of the others for validation. `python tools/prepare_data.py oscd --source FOLDER --out data/oscd-4bands
+# quarter of the others for validation. `dynamicvis prepare oscd --source FOLDER --out data/oscd-4bands
 # --test nantes rennes --tile 192 --stride 96 --match-dates` makes overlapping tiles of the upper parts. The second date
 # is brought to the first, so that seasons differ less. A place in FOLDER has t1.tif, t2.tif and cm.png; with the
 # archives of OSCD add --bands B02 B03 B04 B08.

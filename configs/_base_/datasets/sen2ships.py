@@ -1,5 +1,5 @@
 # sen2ships: ships of 5 to 35 pixels in Sentinel-2 tiles of four bands, 16 bits, reflectance x 10000, boxes and masks.
-# Made by `python tools/prepare_data.py sen2ships --source FOLDER --out data/sen2ships`.
+# Made by `dynamicvis prepare sen2ships --source FOLDER --out data/sen2ships`.
 # Training: Athens, Cartagena, Gdynia, Port Hedland. Validation: Algiers. Test: Durban, Klang.
 _base_ = "../pipelines/objects.py"
 

@@ -1,5 +1,5 @@
 # SSDD: ships in 1160 SAR images of about 500 x 350 pixels, with outlines, one class.
-# Made by `python tools/prepare_data.py ssdd --source FOLDER --out data/ssdd`.
+# Made by `dynamicvis prepare ssdd --source FOLDER --out data/ssdd`.
 _base_ = "../pipelines/instances.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/ssdd/"

@@ -1,5 +1,5 @@
 # UC Merced Land Use: 21 classes of 100 aerial images of 256 x 256 pixels, 70 % of each for training, by
-# `python tools/prepare_data.py ucmerced --source data/ucmerced/UCMerced_LandUse/Images --out data/ucmerced/splits`.
+# `dynamicvis prepare ucmerced --source data/ucmerced/UCMerced_LandUse/Images --out data/ucmerced/splits`.
 _base_ = "../pipelines/scenes.py"
 
 data_root = "{{$DYNAMICVIS_DATA:data}}/ucmerced/"

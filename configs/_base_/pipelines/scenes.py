@@ -1,5 +1,5 @@
 # Scenes of one class each, at 512 x 512 pixels. A data set adds its type and its folder; its lists are by
-# tools/prepare_data.py.
+# dynamicvis prepare.
 _base_ = "flips.py"
 
 load = dict(type="dynamicvis.LoadRaster", bands=(3, 2, 1))  # BGR, which AutoAugment takes
