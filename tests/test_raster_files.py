@@ -14,7 +14,7 @@ import rasterio
 
 from dynamicvis.data.raster import DataError, decode_raster, read_raster
 from dynamicvis.geo import Extent, GeoError, Scene
-from dynamicvis.geo.scenes import find_scenes
+from dynamicvis.geo.scene.finding import find_scenes
 from dynamicvis.raster_files import RasterFileError, open_raster
 
 SIZE = 64

@@ -91,7 +91,7 @@ def _pixel_size(found: SceneInfo) -> str:
 
 
 def _row(band: BandInfo) -> list[str]:
-    from dynamicvis.geo.values import formula
+    from dynamicvis.geo.scene.values import formula
 
     meaning = band.scale, band.offset, band.unit
     seen = "-"

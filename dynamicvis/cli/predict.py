@@ -93,8 +93,8 @@ def change(before: str, after: str, **options: Any) -> None:
     like BEFORE.
     """
     from dynamicvis import geo
-    from dynamicvis.geo.batch import Outcome
-    from dynamicvis.geo.scenes import find_scenes
+    from dynamicvis.geo.many import Outcome
+    from dynamicvis.geo.scene.finding import find_scenes
 
     with reported_errors(_interrupted(options)):
         earlier, later = (_single(find_scenes([path], asset=options["asset"]), path) for path in (before, after))
@@ -117,8 +117,8 @@ def change(before: str, after: str, **options: Any) -> None:
 
 def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str], options: dict[str, Any]) -> None:
     from dynamicvis import geo
-    from dynamicvis.geo.batch import estimate_scenes, run_scenes
-    from dynamicvis.geo.scenes import find_scenes
+    from dynamicvis.geo.many import estimate_scenes, run_scenes
+    from dynamicvis.geo.scene.finding import find_scenes
 
     workers = options["workers"]
     if workers is not None and options["engine"] != "ray":
@@ -132,7 +132,7 @@ def _run_scenes(operation: Literal["predict", "embed"], arguments: Sequence[str]
             if options["dry_run"]:
                 outcomes = estimate_scenes(scenes, request)
             elif options["engine"] == "ray":
-                from dynamicvis.geo.ray_engine import run_scenes_on_ray
+                from dynamicvis.geo.many_on_ray import run_scenes_on_ray
 
                 outcomes = run_scenes_on_ray(scenes, request, workers=workers or 2)
             else:

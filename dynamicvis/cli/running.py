@@ -14,10 +14,10 @@ import click
 from dynamicvis.text import shown
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.batch import Outcome
-    from dynamicvis.geo.engine import Progress
+    from dynamicvis.geo.many import Outcome
     from dynamicvis.geo.prediction import Estimate, PredictResult
-    from dynamicvis.geo.scenes import SceneRef
+    from dynamicvis.geo.runs.engine import Progress
+    from dynamicvis.geo.scene.finding import SceneRef
 
 
 def report_outcomes(outcomes: Iterable[Outcome], *, as_json: bool, quiet: bool) -> None:

@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.batch import Outcome, estimate_scenes, run_scenes
     from dynamicvis.geo.errors import GeoError
-    from dynamicvis.geo.layers import ClassLayer, ObjectLayer, ValueLayer
+    from dynamicvis.geo.many import Outcome, estimate_scenes, run_scenes
+    from dynamicvis.geo.many_on_ray import run_scenes_on_ray
     from dynamicvis.geo.mapping import MapResult, map_raster
     from dynamicvis.geo.models import load_model
-    from dynamicvis.geo.pair import ScenePair
-    from dynamicvis.geo.polygons import class_polygons
+    from dynamicvis.geo.output.vectors import Features, Place, write_vectors
+    from dynamicvis.geo.pictures.layers import ClassLayer, ObjectLayer, ValueLayer
+    from dynamicvis.geo.pictures.preview import write_preview
+    from dynamicvis.geo.pictures.quicklook import write_quicklook
     from dynamicvis.geo.prediction import (
         Estimate,
         PredictResult,
@@ -26,55 +28,53 @@ if TYPE_CHECKING:
         predict,
         run,
     )
-    from dynamicvis.geo.preview import write_preview
-    from dynamicvis.geo.quicklook import write_quicklook
-    from dynamicvis.geo.ray_engine import run_scenes_on_ray
     from dynamicvis.geo.runs.settings import Settings
-    from dynamicvis.geo.scenes import SceneRef, find_scenes
-    from dynamicvis.geo.source import Scene
-    from dynamicvis.geo.tiles import Extent, Grid, Tile, cell_grid, tile_grid
-    from dynamicvis.geo.vectors import Features, Place, write_vectors
+    from dynamicvis.geo.scene.finding import SceneRef, find_scenes
+    from dynamicvis.geo.scene.pair import ScenePair
+    from dynamicvis.geo.scene.source import Scene
+    from dynamicvis.geo.stitching.grid import Extent, Grid, Tile, cell_grid, tile_grid
+    from dynamicvis.geo.stitching.polygons import class_polygons
     from dynamicvis.tile_model import TileModel, TileObjects, TileOutputs
 
 _MODULES = {
-    "ClassLayer": "layers",
+    "ClassLayer": "pictures.layers",
     "Estimate": "prediction",
     "Extent": ".tiling",
-    "Features": "vectors",
+    "Features": "output.vectors",
     "GeoError": "errors",
-    "Grid": "tiles",
+    "Grid": "stitching.grid",
     "MapResult": "mapping",
-    "ObjectLayer": "layers",
-    "Outcome": "batch",
-    "Place": "vectors",
+    "ObjectLayer": "pictures.layers",
+    "Outcome": "many",
+    "Place": "output.vectors",
     "PredictResult": "prediction",
     "Request": "prediction",
-    "Scene": "source",
-    "ScenePair": "pair",
-    "SceneRef": "scenes",
+    "Scene": "scene.source",
+    "ScenePair": "scene.pair",
+    "SceneRef": "scene.finding",
     "Settings": "runs.settings",
-    "Tile": "tiles",
+    "Tile": "stitching.grid",
     "TileModel": ".tile_model",
     "TileObjects": ".tile_model",
     "TileOutputs": ".tile_model",
-    "ValueLayer": "layers",
-    "cell_grid": "tiles",
-    "class_polygons": "polygons",
+    "ValueLayer": "pictures.layers",
+    "cell_grid": "stitching.grid",
+    "class_polygons": "stitching.polygons",
     "detect_change": "prediction",
     "embed": "prediction",
     "estimate": "prediction",
-    "estimate_scenes": "batch",
-    "find_scenes": "scenes",
+    "estimate_scenes": "many",
+    "find_scenes": "scene.finding",
     "load_model": "models",
     "map_raster": "mapping",
     "predict": "prediction",
     "run": "prediction",
-    "run_scenes": "batch",
-    "run_scenes_on_ray": "ray_engine",
-    "tile_grid": "tiles",
-    "write_preview": "preview",
-    "write_quicklook": "quicklook",
-    "write_vectors": "vectors",
+    "run_scenes": "many",
+    "run_scenes_on_ray": "many_on_ray",
+    "tile_grid": "stitching.grid",
+    "write_preview": "pictures.preview",
+    "write_quicklook": "pictures.quicklook",
+    "write_vectors": "output.vectors",
 }
 
 __all__ = [

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.products import product_of
-from dynamicvis.geo.reading import gdal_cache
 from dynamicvis.geo.runs.settings import Settings
-from dynamicvis.geo.source import Scene
-from dynamicvis.geo.tiles import Extent
+from dynamicvis.geo.scene.reading import gdal_cache
+from dynamicvis.geo.scene.source import Scene
+from dynamicvis.geo.stitching.grid import Extent
 from dynamicvis.model_card import ModelCard
 
 _WHOLE = 1 << 22  # pixels up to which a scene is read whole; of a larger one samples are

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.engine import Progress, Times
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.outputs import Outputs, check_paths
+from dynamicvis.geo.output.file_names import Outputs, check_paths
 from dynamicvis.geo.products.values import Values
+from dynamicvis.geo.runs.engine import Progress, Times
 from dynamicvis.geo.runs.run import Run, refuse_own_scenes
 from dynamicvis.geo.runs.settings import Settings
-from dynamicvis.geo.source import Scene
-from dynamicvis.geo.tiles import tile_grid
+from dynamicvis.geo.scene.source import Scene
+from dynamicvis.geo.stitching.grid import tile_grid
 
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.engine import Progress, Times
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.models import LazyModel
-from dynamicvis.geo.outputs import Outputs, plan_outputs
-from dynamicvis.geo.pair import ScenePair
+from dynamicvis.geo.output.file_names import Outputs, plan_outputs
+from dynamicvis.geo.output.vectors import layer_name
 from dynamicvis.geo.products import product_of
 from dynamicvis.geo.products.of_model import ModelProduct, Scenery
+from dynamicvis.geo.runs.engine import Progress, Times
 from dynamicvis.geo.runs.run import Run, refuse_own_scenes
 from dynamicvis.geo.runs.settings import Settings
-from dynamicvis.geo.scenes import scene_name
-from dynamicvis.geo.source import Scene
-from dynamicvis.geo.vectors import layer_name
+from dynamicvis.geo.scene.finding import scene_name
+from dynamicvis.geo.scene.pair import ScenePair
+from dynamicvis.geo.scene.source import Scene
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileModel
 

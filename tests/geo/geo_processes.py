@@ -24,7 +24,10 @@ import numpy as np
 from geo_scenes import make_card, write_raster
 from numpy.typing import NDArray
 
-from dynamicvis.geo import Settings, assembly, leases, map_raster, mapping, predict, reading
+from dynamicvis.geo import Settings, map_raster, mapping, predict
+from dynamicvis.geo.runs import leases
+from dynamicvis.geo.scene import reading
+from dynamicvis.geo.stitching import assembly
 from dynamicvis.tile_model import TileOutputs
 
 TILE, OVERLAP = 64, 16

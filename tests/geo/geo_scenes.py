@@ -10,8 +10,8 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from dynamicvis.geo.outlines import label_regions
 from dynamicvis.geo.runs.identity import identify
+from dynamicvis.geo.stitching.outlines import label_regions
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileObjects, TileOutputs
 

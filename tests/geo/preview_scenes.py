@@ -10,7 +10,7 @@ import shapely
 from geo_scenes import make_card, write_raster
 
 from dynamicvis.geo import ClassLayer, ObjectLayer, Scene, ValueLayer, write_preview
-from dynamicvis.geo.vectors import Features
+from dynamicvis.geo.output.vectors import Features
 
 # Names that would become a part of the page, were they not escaped.
 FILE = "<img src=x onerror=alert(1)> & 'co'.tif"

@@ -7,8 +7,8 @@ import pytest
 import rasterio
 from geo_scenes import UTM
 
-from dynamicvis.geo.assembly import write_rows
-from dynamicvis.geo.raster_spec import RasterSpec
+from dynamicvis.geo.stitching.assembly import write_rows
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 
 
 @pytest.mark.parametrize(("bands", "edge"), [(3, 512), (256, 64), (2048, 16)])

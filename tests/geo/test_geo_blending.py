@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from dynamicvis.geo import Extent, Grid, tile_grid
-from dynamicvis.geo.assembly import Mosaic, StoredBand
-from dynamicvis.geo.bands import BandWriter
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.tiles import Axis, Tile
+from dynamicvis.geo.stitching.assembly import Mosaic, StoredBand
+from dynamicvis.geo.stitching.grid import Axis, Tile
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
+from dynamicvis.geo.stitching.rows import BandWriter
 
 
 def axis_weights(axis: Axis, index: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def test_outlines_outlive_a_damaged_cache_and_one_that_cannot_be_written(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from dynamicvis.geo.outlines import label_regions\n"
+        "import sys, numpy as np; from dynamicvis.geo.stitching.outlines import label_regions\n"
         "padded = np.pad(np.eye(3, dtype=np.int32), 1, constant_values=-1)\n"
         "print(label_regions(padded)[1], 'torch' in sys.modules)"
     )

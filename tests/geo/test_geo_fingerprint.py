@@ -17,7 +17,7 @@ from geo_scenes import UTM, write_raster
 from numpy.typing import NDArray
 
 from dynamicvis.geo.scene import fingerprint as module
-from dynamicvis.geo.source import Scene
+from dynamicvis.geo.scene.source import Scene
 
 AUX = "<PAMDataset><SRS>EPSG:{code}</SRS><GeoTransform>5, 1, 0, 9, 0, -1</GeoTransform></PAMDataset>"
 STATISTICS = (

@@ -15,9 +15,9 @@ from rasterio.warp import transform as warp
 from dynamicvis.geo import Settings, map_raster, predict
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.output.antimeridian import Ring, fold
+from dynamicvis.geo.output.vectors import Features, check_place, round_areas, write_vectors
+from dynamicvis.geo.scene.georeference import Place
 from dynamicvis.geo.scene.ground import Ground, decimals_of
-from dynamicvis.geo.scene.place import Place
-from dynamicvis.geo.vectors import Features, check_place, round_areas, write_vectors
 from dynamicvis.tile_model import TileOutputs
 
 GEOS = "+proj=geos +lon_0=-75 +h=35786023 +ellps=GRS80 +units=m +sweep=x +no_defs"

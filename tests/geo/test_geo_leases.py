@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from dynamicvis.geo import leases as leases_module
-from dynamicvis.geo.leases import EXPIRY, Leases
+from dynamicvis.geo.runs import leases as leases_module
+from dynamicvis.geo.runs.leases import EXPIRY, Leases
 
 
 @pytest.fixture

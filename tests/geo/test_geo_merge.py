@@ -10,10 +10,10 @@ import shapely
 from geo_scenes import blob_scene
 from numpy.typing import NDArray
 
-from dynamicvis.geo.merge import Candidates, claim, without_duplicates
-from dynamicvis.geo.outlines import label_regions
-from dynamicvis.geo.polygons import mask_polygons
-from dynamicvis.geo.tiles import Extent, Tile, tile_grid
+from dynamicvis.geo.stitching.grid import Extent, Tile, tile_grid
+from dynamicvis.geo.stitching.merge import Candidates, claim, without_duplicates
+from dynamicvis.geo.stitching.outlines import label_regions
+from dynamicvis.geo.stitching.polygons import mask_polygons
 
 
 def crosses(height: int, width: int, seed: int) -> NDArray[np.uint8]:

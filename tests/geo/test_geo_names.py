@@ -24,12 +24,12 @@ from test_geo_work import enter
 
 from dynamicvis.geo import GeoError, Request, map_raster, predict
 from dynamicvis.geo import Settings as RunSettings
-from dynamicvis.geo.batch import run_scenes
-from dynamicvis.geo.outputs import check_paths
-from dynamicvis.geo.publish import move_all
-from dynamicvis.geo.scenes import SceneRef, find_scenes, scene_name
-from dynamicvis.geo.vectors import layer_name, write_vectors
-from dynamicvis.geo.work import FOLDER, Plan, WorkPlace
+from dynamicvis.geo.many import run_scenes
+from dynamicvis.geo.output.file_names import check_paths
+from dynamicvis.geo.output.publish import move_all
+from dynamicvis.geo.output.vectors import layer_name, write_vectors
+from dynamicvis.geo.runs.journal import FOLDER, Plan, WorkPlace
+from dynamicvis.geo.scene.finding import SceneRef, find_scenes, scene_name
 
 VECTORS = ("gpkg", "geojson", "fgb", "parquet")
 NASTY = "/\\.:;'\"`[](){}<>|?*#%&!~$^=+,@ -_\t\n\r\x1b\x85\u200b\u202e\u2028\ufeffaZ9é日u\u0301"

@@ -12,10 +12,10 @@ from geo_scenes import FakeModel, blob_scene, detection_model, find_blobs, find_
 from numpy.typing import NDArray
 
 from dynamicvis.geo import Extent, tile_grid
-from dynamicvis.geo.engine import Job, run_bands, stored_objects
-from dynamicvis.geo.merge import Candidates, without_duplicates
-from dynamicvis.geo.source import read_padded
-from dynamicvis.geo.work import Plan, WorkPlace
+from dynamicvis.geo.runs.engine import Job, run_bands, stored_objects
+from dynamicvis.geo.runs.journal import Plan, WorkPlace
+from dynamicvis.geo.scene.source import read_padded
+from dynamicvis.geo.stitching.merge import Candidates, without_duplicates
 
 _numbers = count()
 

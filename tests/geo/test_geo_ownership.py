@@ -12,7 +12,8 @@ import torch
 from geo_scenes import make_card, write_raster
 from numpy.typing import NDArray
 
-from dynamicvis.geo import Settings, engine, map_raster, predict
+from dynamicvis.geo import Settings, map_raster, predict
+from dynamicvis.geo.runs import engine
 from dynamicvis.geo.runs.ownership import taken
 from dynamicvis.tile_model import TileObjects, TileOutputs
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.polygons import class_polygons, mask_polygons
+from dynamicvis.geo.stitching.polygons import class_polygons, mask_polygons
 
 NODATA = 255
 

@@ -18,8 +18,8 @@ from preview_scenes import CLASSES, COLORS, FILE, make_preview
 from shapely import affinity
 
 from dynamicvis.geo import GeoError, ObjectLayer, Scene, write_preview
-from dynamicvis.geo.preview import MOST_OBJECTS
-from dynamicvis.geo.vectors import Features, box_features
+from dynamicvis.geo.output.vectors import Features, box_features
+from dynamicvis.geo.pictures.preview import MOST_OBJECTS
 
 
 class Page(HTMLParser):

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.projection import areas
+from dynamicvis.geo.scene.projection import areas
 
 SPHEROID = 0.0818191908426215  # eccentricity of WGS 84
 POLAR_CAP = 255032810857000.0  # half of the surface of WGS 84, square metres

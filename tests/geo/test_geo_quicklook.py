@@ -14,10 +14,10 @@ from geo_scenes import UTM, make_card, write_raster
 from numpy.typing import NDArray
 
 from dynamicvis.geo import ClassLayer, GeoError, ObjectLayer, Scene, ValueLayer, write_quicklook
-from dynamicvis.geo.layers import Layer
-from dynamicvis.geo.legend import Entry, Legend, distance_text, nice_length
-from dynamicvis.geo.rendering import RAMP, rgb
-from dynamicvis.geo.vectors import Features, box_features
+from dynamicvis.geo.output.vectors import Features, box_features
+from dynamicvis.geo.pictures.layers import Layer
+from dynamicvis.geo.pictures.legend import Entry, Legend, distance_text, nice_length
+from dynamicvis.geo.pictures.rendering import RAMP, rgb
 from dynamicvis.model_card import ModelCard
 
 YELLOW, BLUE, BLACK, WHITE = (255, 212, 0), (0, 160, 255), (0, 0, 0), (255, 255, 255)

@@ -15,8 +15,8 @@ from geo_processes import FragileModel, Log, PlaceModel, write_places
 from geo_scenes import write_raster
 
 from dynamicvis.geo import GeoError, Request, Settings, predict
-from dynamicvis.geo.ray_engine import run_scenes_on_ray
-from dynamicvis.geo.scenes import find_scenes
+from dynamicvis.geo.many_on_ray import run_scenes_on_ray
+from dynamicvis.geo.scene.finding import find_scenes
 
 SETTINGS = Settings(formats=("tif", "geojson"), batch_size=1, creation_options={"NUM_THREADS": "1"})
 

@@ -14,7 +14,7 @@ import rasterio
 from geo_scenes import make_card, write_raster
 
 from dynamicvis.geo import Extent, GeoError, Scene
-from dynamicvis.geo.reading import gdal_options, is_remote
+from dynamicvis.geo.scene.reading import gdal_options, is_remote
 
 
 class Server:

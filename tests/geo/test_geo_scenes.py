@@ -11,7 +11,7 @@ import pytest
 from geo_scenes import make_card, write_raster
 
 from dynamicvis.geo import GeoError
-from dynamicvis.geo.scenes import SceneRef, find_scenes
+from dynamicvis.geo.scene.finding import SceneRef, find_scenes
 
 
 def touch(*paths: Path) -> None:

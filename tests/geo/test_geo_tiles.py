@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynamicvis.geo.tiles import Axis, cell_grid, tile_grid
+from dynamicvis.geo.stitching.grid import Axis, cell_grid, tile_grid
 
 SIZES = [
     (height, width, tile, overlap)

@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.vectors import VECTOR_SUFFIXES, Features, Place, box_features, write_vectors
+from dynamicvis.geo.output.vectors import VECTOR_SUFFIXES, Features, Place, box_features, write_vectors
 
 NORTH_UP = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 4000000)
 TURNED = rasterio.Affine(0.4, 0.3, 500000, 0.3, -0.4, 4000000)

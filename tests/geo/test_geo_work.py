@@ -23,8 +23,8 @@ from geo_processes import Log, Nursery, PlaceModel, write_places
 from geo_scenes import write_raster
 
 from dynamicvis.geo import GeoError, Settings, map_raster, predict
-from dynamicvis.geo.tiles import tile_grid
-from dynamicvis.geo.work import FOLDER, Plan, Work, WorkPlace
+from dynamicvis.geo.runs.journal import FOLDER, Plan, Work, WorkPlace
+from dynamicvis.geo.stitching.grid import tile_grid
 
 HEIGHT, WIDTH = 150, 100
 OUTPUTS = ("site.geojson", "site.tif")

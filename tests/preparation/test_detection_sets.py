@@ -15,7 +15,7 @@ from dynamicvis.data.preparation import detection, sen2ships
 from dynamicvis.data.preparation.detection import images_with_labels
 from dynamicvis.data.preparation.folder import DataSourceError
 from dynamicvis.data.preparation.neon_trees import read_voc_boxes
-from dynamicvis.geo.tiles import Extent
+from dynamicvis.geo.stitching.grid import Extent
 
 
 def prepare(*arguments: object) -> int:

@@ -11,15 +11,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.assembly import write_rows
-from dynamicvis.geo.engine import stored_vectors
-from dynamicvis.geo.layers import ClassLayer, Layer, ValueLayer
-from dynamicvis.geo.outputs import QUICKLOOK, RASTER, Outputs
+from dynamicvis.geo.output.file_names import QUICKLOOK, RASTER, Outputs
+from dynamicvis.geo.output.vectors import VECTOR_SUFFIXES, Features, box_features
+from dynamicvis.geo.pictures.layers import ClassLayer, Layer, ValueLayer
 from dynamicvis.geo.products.of_model import ModelProduct, refuse_formats, refuse_scores
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.tiles import Grid, Tile, cell_grid
-from dynamicvis.geo.vectors import VECTOR_SUFFIXES, Features, box_features
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.runs.engine import stored_vectors
+from dynamicvis.geo.runs.journal import Work
+from dynamicvis.geo.stitching.assembly import write_rows
+from dynamicvis.geo.stitching.grid import Grid, Tile, cell_grid
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileOutputs
 

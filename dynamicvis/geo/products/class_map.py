@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from dynamicvis.geo.layers import ClassLayer
-from dynamicvis.geo.outputs import RASTER
-from dynamicvis.geo.polygons import class_polygons
+from dynamicvis.geo.output.file_names import RASTER
+from dynamicvis.geo.output.vectors import Features
+from dynamicvis.geo.pictures.layers import ClassLayer
 from dynamicvis.geo.products.of_model import ModelProduct
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.vectors import Features
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.runs.journal import Work
+from dynamicvis.geo.stitching.polygons import class_polygons
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileOutputs
 

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from dynamicvis.geo.engine import full_tiles, stored_objects
-from dynamicvis.geo.layers import ObjectLayer
-from dynamicvis.geo.merge import without_duplicates
-from dynamicvis.geo.outputs import QUICKLOOK, RASTER, Outputs
+from dynamicvis.geo.output.file_names import QUICKLOOK, RASTER, Outputs
+from dynamicvis.geo.output.vectors import Features, box_features
+from dynamicvis.geo.pictures.layers import ObjectLayer
 from dynamicvis.geo.products.of_model import ModelProduct, refuse_formats, refuse_scores
-from dynamicvis.geo.vectors import Features, box_features
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.runs.engine import full_tiles, stored_objects
+from dynamicvis.geo.runs.journal import Work
+from dynamicvis.geo.stitching.merge import without_duplicates
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileOutputs
 

@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import Ground, Layer, ValueLayer
-from dynamicvis.geo.outputs import PREVIEW, QUICKLOOK, RASTER, Outputs
-from dynamicvis.geo.preview import write_preview
+from dynamicvis.geo.output.file_names import PREVIEW, QUICKLOOK, RASTER, Outputs
+from dynamicvis.geo.output.vectors import Features, check_place, write_vectors
+from dynamicvis.geo.pictures.layers import Ground, Layer, ValueLayer
+from dynamicvis.geo.pictures.preview import write_preview
+from dynamicvis.geo.pictures.quicklook import write_quicklook
 from dynamicvis.geo.products.product import Product
-from dynamicvis.geo.quicklook import write_quicklook
-from dynamicvis.geo.raster_spec import NO_CLASS, RasterSpec
-from dynamicvis.geo.scene.place import Place
-from dynamicvis.geo.tiles import Grid, tile_grid
-from dynamicvis.geo.vectors import Features, check_place, write_vectors
+from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.stitching.grid import Grid, tile_grid
+from dynamicvis.geo.stitching.raster_spec import NO_CLASS, RasterSpec
 from dynamicvis.model_card import ModelCard
 from dynamicvis.tile_model import TileOutputs
 

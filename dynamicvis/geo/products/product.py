@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.assembly import Mosaic, check_creation_options, write_rasters
-from dynamicvis.geo.engine import stored_bands
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.tiles import Grid
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.runs.engine import stored_bands
+from dynamicvis.geo.runs.journal import Work
+from dynamicvis.geo.stitching.assembly import Mosaic, check_creation_options, write_rasters
+from dynamicvis.geo.stitching.grid import Grid
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 from dynamicvis.tile_model import TileOutputs
 
 

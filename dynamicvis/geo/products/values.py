@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dynamicvis.geo.products.product import Product
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.source import Scene
-from dynamicvis.geo.tiles import Grid
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.runs.journal import Work
+from dynamicvis.geo.scene.source import Scene
+from dynamicvis.geo.stitching.grid import Grid
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 from dynamicvis.tile_model import TileOutputs
 
 _VALUES = "values"

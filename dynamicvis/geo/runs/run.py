@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicvis import __version__
-from dynamicvis.geo.engine import Job, Progress, Source, Times, run_bands, tiles_with_data
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
-from dynamicvis.geo.outputs import Outputs
+from dynamicvis.geo.output.file_names import Outputs
 from dynamicvis.geo.products.product import Product
-from dynamicvis.geo.reading import DEFAULT_CACHE, gdal_cache
+from dynamicvis.geo.runs.engine import Job, Progress, Source, Times, run_bands, tiles_with_data
 from dynamicvis.geo.runs.identity import identify
+from dynamicvis.geo.runs.journal import NothingToWrite, Plan, Work, WorkPlace
+from dynamicvis.geo.runs.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
 from dynamicvis.geo.runs.settings import Settings
-from dynamicvis.geo.work import NothingToWrite, Plan, Work, WorkPlace
+from dynamicvis.geo.scene.reading import DEFAULT_CACHE, gdal_cache
 from dynamicvis.tile_model import TileOutputs
 
 

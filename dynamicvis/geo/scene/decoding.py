@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from dynamicvis.geo.reading import files_within, without_warnings
+from dynamicvis.geo.scene.reading import files_within, without_warnings
 from dynamicvis.raster_files import RasterFileError, open_raster
 
 # Formats that are decoded as a whole, or may be (progressive JPEG, interlaced PNG), whatever blocks GDAL shows.

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from dynamicvis.geo.reading import files_within, without_warnings
+from dynamicvis.geo.scene.reading import files_within, without_warnings
 from dynamicvis.raster_files import RasterFileError, open_raster
 
 _WHOLE = 32 << 20  # bytes of all files of a raster up to which they are read to their end

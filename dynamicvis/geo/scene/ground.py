@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from dynamicvis.geo.output.antimeridian import Ring, areal_parts, fold
-from dynamicvis.geo.scene.place import Place
+from dynamicvis.geo.scene.georeference import Place
 from dynamicvis.geo.scene.surface import Globe, Plane
 
 _TOLERANCE = 0.02  # pixels

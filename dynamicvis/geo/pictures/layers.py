@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.vectors import Features
+    from dynamicvis.geo.output.vectors import Features
 
 
 class Ground(Protocol):

@@ -15,10 +15,10 @@ from urllib.request import url2pathname
 
 from dynamicvis.files import listing, read_text, safe_name, same_name_key
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.reading import is_remote
+from dynamicvis.geo.scene.reading import is_remote
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.source import Scene
+    from dynamicvis.geo.scene.source import Scene
     from dynamicvis.model_card import ModelCard
 
 # Of a folder only what is a scene for certain: no virtual files, whose parts may lie beside them, and no pictures.
@@ -49,7 +49,7 @@ class SceneRef:
         Raises:
             GeoError: the problem, or what `Scene` finds.
         """
-        from dynamicvis.geo.source import Scene
+        from dynamicvis.geo.scene.source import Scene
 
         if self.problem is not None:
             raise GeoError(self.problem)

@@ -9,8 +9,8 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dynamicvis.geo.layers import ObjectLayer
-from dynamicvis.geo.rendering import rgb
+from dynamicvis.geo.pictures.layers import ObjectLayer
+from dynamicvis.geo.pictures.rendering import rgb
 
 _HALO = (0, 0, 0, 255)
 _FILL_ALPHA = 90

@@ -16,7 +16,11 @@ from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.reading import (
+from dynamicvis.geo.scene.decoding import decoding_memory
+from dynamicvis.geo.scene.fingerprint import fingerprint
+from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.ground import pixel_size
+from dynamicvis.geo.scene.reading import (
     DEFAULT_CACHE,
     Handles,
     files_within,
@@ -25,12 +29,8 @@ from dynamicvis.geo.reading import (
     refuse_damaged,
     without_warnings,
 )
-from dynamicvis.geo.scene.decoding import decoding_memory
-from dynamicvis.geo.scene.fingerprint import fingerprint
-from dynamicvis.geo.scene.ground import pixel_size
-from dynamicvis.geo.scene.place import Place
-from dynamicvis.geo.tiles import Extent
-from dynamicvis.geo.values import as_stored, is_sentinel, notes_on_values, scaled_bands, suits
+from dynamicvis.geo.scene.values import as_stored, is_sentinel, notes_on_values, scaled_bands, suits
+from dynamicvis.geo.stitching.grid import Extent
 from dynamicvis.model_card import ModelCard
 
 _GSD_FACTOR = 2.0  # a scene this much coarser or finer than the training imagery is worth a word

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from dynamicvis.files import room_for_names, safe_name, same_name_key
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.reading import is_remote
-from dynamicvis.geo.vectors import VECTOR_SUFFIXES
-from dynamicvis.geo.work import STAGED
+from dynamicvis.geo.output.vectors import VECTOR_SUFFIXES
+from dynamicvis.geo.runs.journal import STAGED
+from dynamicvis.geo.scene.reading import is_remote
 
 RASTER, QUICKLOOK, PREVIEW = ".tif", ".png", ".html"
 SUFFIXES = (RASTER, *VECTOR_SUFFIXES, QUICKLOOK, PREVIEW)
 
 _SIDE_FILE = len(".aux.xml")  # bytes that readers add to a name for files of their own, as long as SQLite's "-journal"
-# Bytes of the paths below the folder of the outputs, in which they are made; see `dynamicvis.geo.work`.
+# Bytes of the paths below the folder of the outputs, in which they are made; see `dynamicvis.geo.runs.journal`.
 _WORK = 180
 _SQLITE = 511  # bytes of the longest path that SQLite opens
 

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from dynamicvis.errors import DynamicVisError, explanation
-from dynamicvis.geo.engine import Progress
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.outputs import check_apart, is_file_name
+from dynamicvis.geo.output.file_names import check_apart, is_file_name
 from dynamicvis.geo.prediction import Estimate, PredictResult, Request, estimate, lazy_model, planned_outputs, run
-from dynamicvis.geo.scenes import SceneRef
+from dynamicvis.geo.runs.engine import Progress
+from dynamicvis.geo.scene.finding import SceneRef
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dynamicvis.geo.rendering import ramp_colors, rgb
+from dynamicvis.geo.pictures.rendering import ramp_colors, rgb
 
 _PAPER, _INK, _PALE = (255, 255, 255), (27, 30, 34), (98, 104, 112)
 _FONT_SIZES = (13.0, 26.0)  # pixels, from small to large pictures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from dynamicvis.geo.source import Scene
+    from dynamicvis.geo.scene.source import Scene
 
 
 def as_stored(nodata: float | None, dtype: str) -> np.generic | None:

@@ -24,8 +24,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError
 
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.scene.georeference import Place, to_map
 from dynamicvis.geo.scene.ground import Ground, decimals_of
-from dynamicvis.geo.scene.place import Place, to_map
 from dynamicvis.geo.scene.surface import Plane
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

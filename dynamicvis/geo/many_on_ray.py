@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dynamicvis.errors import DynamicVisError, explanation
-from dynamicvis.geo.batch import Outcome, check_scenes
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.many import Outcome, check_scenes
 from dynamicvis.geo.prediction import PredictResult, Request, lazy_model, run
-from dynamicvis.geo.reading import is_remote
-from dynamicvis.geo.scenes import SceneRef
+from dynamicvis.geo.scene.finding import SceneRef
+from dynamicvis.geo.scene.reading import is_remote
 
 _MOST_LOSSES = 5  # of actors in a row, without anything done between them
 _INSTALL = "--engine ray needs the package Ray; install it with `pip install dynamicvis[ray]`"

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dynamicvis.geo.drawing import draw_objects, lay_over
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer, ValueLayer
-from dynamicvis.geo.legend import MOST_ENTRIES, Entry, Legend
-from dynamicvis.geo.rendering import (
+from dynamicvis.geo.pictures.drawing import draw_objects, lay_over
+from dynamicvis.geo.pictures.layers import ClassLayer, Ground, Layer, ObjectLayer, ValueLayer
+from dynamicvis.geo.pictures.legend import MOST_ENTRIES, Entry, Legend
+from dynamicvis.geo.pictures.rendering import (
     LONG_EDGE,
     class_indices,
     class_picture,

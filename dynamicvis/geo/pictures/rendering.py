@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import ClassLayer, Ground, ValueLayer
+from dynamicvis.geo.pictures.layers import ClassLayer, Ground, ValueLayer
 from dynamicvis.model_card import ModelCard
 
 LONG_EDGE = 2048  # pixels of a picture, at most

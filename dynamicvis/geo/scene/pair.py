@@ -13,11 +13,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.projection import project
-from dynamicvis.geo.reading import one_sentence, without_warnings
+from dynamicvis.geo.scene.projection import project
+from dynamicvis.geo.scene.reading import one_sentence, without_warnings
+from dynamicvis.geo.scene.source import Scene, read_padded
 from dynamicvis.geo.scene.surface import Globe, surface_of
-from dynamicvis.geo.source import Scene, read_padded
-from dynamicvis.geo.tiles import Extent
+from dynamicvis.geo.stitching.grid import Extent
 
 _SHIFT = 0.01  # pixels by which two grids may differ anywhere and still be one
 _EDGE_POINTS = 33  # of each side of an outline, whose edges may be curved in another CRS

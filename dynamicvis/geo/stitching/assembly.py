@@ -22,11 +22,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from dynamicvis.geo.bands import Band, Record, cast, convert, record_columns
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.reading import gdal_cache
-from dynamicvis.geo.tiles import Extent, Grid
+from dynamicvis.geo.scene.reading import gdal_cache
+from dynamicvis.geo.stitching.grid import Extent, Grid
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
+from dynamicvis.geo.stitching.rows import Band, Record, cast, convert, record_columns
 
 _BLOCK = 512
 _CHUNK = 2 * _BLOCK

@@ -16,8 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.outlines import label_regions, simple_rings, trace_outlines
-from dynamicvis.geo.vectors import Features
+from dynamicvis.geo.output.vectors import Features
+from dynamicvis.geo.stitching.outlines import label_regions, simple_rings, trace_outlines
 
 
 def class_polygons(

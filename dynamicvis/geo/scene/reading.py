@@ -18,7 +18,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.tiff_blocks import problem_of_tiff
+from dynamicvis.geo.scene.tiff_blocks import problem_of_tiff
 from dynamicvis.raster_files import RasterFileError, open_raster, opening_options
 
 DEFAULT_CACHE = 64 << 20  # bytes of decoded blocks that GDAL keeps; a scene of 8192 x 8192 bytes fills it

@@ -13,9 +13,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from dynamicvis.geo.merge import Candidates, claim
-from dynamicvis.geo.polygons import mask_polygons
-from dynamicvis.geo.tiles import Tile
+from dynamicvis.geo.stitching.grid import Tile
+from dynamicvis.geo.stitching.merge import Candidates, claim
+from dynamicvis.geo.stitching.polygons import mask_polygons
 from dynamicvis.tile_model import TileObjects
 
 _FIELDS = [field.name for field in fields(Candidates)]

@@ -20,15 +20,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.assembly import StoredBand
-from dynamicvis.geo.bands import BandWriter
 from dynamicvis.geo.errors import full_disk
-from dynamicvis.geo.merge import Candidates
-from dynamicvis.geo.objects import candidate_arrays, load_candidates, save_arrays, to_candidates
-from dynamicvis.geo.raster_spec import RasterSpec
+from dynamicvis.geo.runs.journal import Work
 from dynamicvis.geo.runs.ownership import taken
-from dynamicvis.geo.tiles import Extent, Grid, Tile
-from dynamicvis.geo.work import Work
+from dynamicvis.geo.stitching.assembly import StoredBand
+from dynamicvis.geo.stitching.candidates import candidate_arrays, load_candidates, save_arrays, to_candidates
+from dynamicvis.geo.stitching.grid import Extent, Grid, Tile
+from dynamicvis.geo.stitching.merge import Candidates
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
+from dynamicvis.geo.stitching.rows import BandWriter
 from dynamicvis.tile_model import Predictor, TileOutputs
 
 Read = tuple[NDArray[np.float32], NDArray[np.bool_]]

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from dynamicvis.geo.tiles import Tile
+from dynamicvis.geo.stitching.grid import Tile
 
 _SAME_OBJECT = 0.5  # overlap from which two boxes or masks of two tiles are one object
 _EDGE = 2.0  # a box that ends this close to the edge of its window may be cut by it, pixels

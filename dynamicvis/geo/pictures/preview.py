@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.layers import ClassLayer, Ground, Layer, ObjectLayer
-from dynamicvis.geo.rendering import (
+from dynamicvis.geo.output.vectors import Features, round_areas
+from dynamicvis.geo.pictures.layers import ClassLayer, Ground, Layer, ObjectLayer
+from dynamicvis.geo.pictures.rendering import (
     RAMP,
     class_indices,
     class_picture,
@@ -31,9 +32,8 @@ from dynamicvis.geo.rendering import (
     share_text,
     value_picture,
 )
+from dynamicvis.geo.scene.georeference import Place
 from dynamicvis.geo.scene.ground import Ground as OnGround
-from dynamicvis.geo.scene.place import Place
-from dynamicvis.geo.vectors import Features, round_areas
 from dynamicvis.model_card import ModelCard
 
 MOST_OBJECTS = 10_000  # drawn; a browser keeps up with them
@@ -209,7 +209,7 @@ def _image_uri(picture: NDArray[np.uint8], quality: int | None = None) -> str:
 
 
 def _page(content: dict[str, Any]) -> str:
-    assets = files("dynamicvis.geo") / "assets"
+    assets = files("dynamicvis.geo.pictures") / "assets"
     texts = {
         "leaflet-css": (assets / "leaflet" / "leaflet.css").read_text(encoding="utf-8"),
         "page-css": (assets / "preview.css").read_text(encoding="utf-8"),

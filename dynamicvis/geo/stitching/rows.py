@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.raster_spec import RasterSpec
-from dynamicvis.geo.tiles import Grid, Tile
+from dynamicvis.geo.stitching.grid import Grid, Tile
+from dynamicvis.geo.stitching.raster_spec import RasterSpec
 
 _ALIGNMENT = 8
 _ROWS = 64  # converted at a time

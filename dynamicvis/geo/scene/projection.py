@@ -11,8 +11,8 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.scene.georeference import Place
 from dynamicvis.geo.scene.ground import Ground
-from dynamicvis.geo.scene.place import Place
 
 
 def project(points: NDArray[np.float64], crs: Any, target: str, name: str) -> NDArray[np.float64]:

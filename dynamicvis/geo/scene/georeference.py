@@ -16,7 +16,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.warp import reproject, transform
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.reading import without_warnings
+from dynamicvis.geo.scene.reading import without_warnings
 from dynamicvis.geo.scene.surface import Globe, Plane, surface_of
 
 _NODES = 17  # along each axis of a scene, at which its CRS is tried

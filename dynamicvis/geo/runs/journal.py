@@ -28,8 +28,8 @@ from typing import Any
 
 from dynamicvis.files import occupy_standard_streams, replacing, safe_name, sync_file, sync_folder
 from dynamicvis.geo.errors import GeoError, full_disk
-from dynamicvis.geo.leases import Leases
-from dynamicvis.geo.publish import BEFORE, give_back, move_all
+from dynamicvis.geo.output.publish import BEFORE, give_back, move_all
+from dynamicvis.geo.runs.leases import Leases
 
 FOLDER = ".dynamicvis"
 _PLAN = "plan.json"
