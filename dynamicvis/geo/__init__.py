@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dynamicvis.geo.many_on_ray import run_scenes_on_ray
     from dynamicvis.geo.mapping import MapResult, map_raster
     from dynamicvis.geo.models import load_model
-    from dynamicvis.geo.output.vectors import Features, Place, write_vectors
+    from dynamicvis.geo.output.vectors import Features, Georeference, write_vectors
     from dynamicvis.geo.pictures.layers import ClassLayer, ObjectLayer, ValueLayer
     from dynamicvis.geo.pictures.preview import write_preview
     from dynamicvis.geo.pictures.quicklook import write_quicklook
@@ -46,7 +46,7 @@ _MODULES = {
     "MapResult": "mapping",
     "ObjectLayer": "pictures.layers",
     "Outcome": "many",
-    "Place": "output.vectors",
+    "Georeference": "output.vectors",
     "PredictResult": "prediction",
     "Request": "prediction",
     "Scene": "scene.source",
@@ -83,11 +83,11 @@ __all__ = [
     "Extent",
     "Features",
     "GeoError",
+    "Georeference",
     "Grid",
     "MapResult",
     "ObjectLayer",
     "Outcome",
-    "Place",
     "PredictResult",
     "Request",
     "Scene",

@@ -254,8 +254,5 @@ def _starts(size: int, edge: int, along: int) -> list[int]:
 
 
 def _bounds(scene: Scene) -> tuple[float, float, float, float]:
-    affine = scene.affine
-    corners = [(x, y) for x in (0, scene.width) for y in (0, scene.height)]
-    xs = [affine.a * x + affine.b * y + affine.c for x, y in corners]
-    ys = [affine.d * x + affine.e * y + affine.f for x, y in corners]
+    xs, ys = zip(*(scene.affine @ (x, y) for x in (0, scene.width) for y in (0, scene.height)), strict=True)
     return min(xs), min(ys), max(xs), max(ys)

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from dynamicvis.geo import Extent, Grid, tile_grid
-from dynamicvis.geo.stitching.assembly import Mosaic, StoredBand
+from dynamicvis.geo.stitching.assembly import Mosaic, StoredRow
 from dynamicvis.geo.stitching.grid import Axis, Tile
 from dynamicvis.geo.stitching.raster_spec import RasterSpec
-from dynamicvis.geo.stitching.rows import BandWriter
+from dynamicvis.geo.stitching.rows import RowWriter
 
 
 def axis_weights(axis: Axis, index: int) -> NDArray[np.float64]:
@@ -42,15 +42,15 @@ def whole(grid: Grid, answers: dict[Tile, NDArray[Any]], channels: int) -> NDArr
 
 def store(
     folder: Path, grid: Grid, specs: list[RasterSpec], answers: dict[Tile, Any], valid: NDArray[np.bool_]
-) -> list[StoredBand]:
+) -> list[StoredRow]:
     """The bands of a raster, those of tiles without data left out."""
     edge = grid.tile
     padded = np.zeros((grid.height + edge, grid.width + edge), bool)
     padded[: grid.height, : grid.width] = valid
     stored = []
     for row in range(len(grid.rows.starts)):
-        writer = BandWriter(folder / f"{row}.raw", grid, row, specs)
-        for tile in grid.band(row):
+        writer = RowWriter(folder / f"{row}.raw", grid, row, specs)
+        for tile in grid.tiles_of_row(row):
             left, top, right, bottom = tile.window
             mask = padded[top:bottom, left:right]
             if mask.any():
@@ -58,7 +58,7 @@ def store(
             else:
                 writer.add_empty()
         writer.close()
-        stored.append(StoredBand(folder / f"{row}.raw", writer.offsets, writer.channels, writer.bands))
+        stored.append(StoredRow(folder / f"{row}.raw", writer.offsets, writer.channels, writer.bands))
     return stored
 
 

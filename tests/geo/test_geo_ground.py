@@ -15,8 +15,8 @@ from rasterio.warp import transform as warp
 from dynamicvis.geo import Settings, map_raster, predict
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.output.antimeridian import Ring, fold
-from dynamicvis.geo.output.vectors import Features, check_place, round_areas, write_vectors
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.output.vectors import Features, check_georeference, round_areas, write_vectors
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.scene.ground import Ground, decimals_of
 from dynamicvis.tile_model import TileOutputs
 
@@ -48,7 +48,7 @@ def drawn_area(polygon: Any) -> float:
 
 
 def lonlat(polygon: Any, crs: str, affine: Any, shape: tuple[int, int]) -> tuple[Any, float]:
-    place = Place(CRS.from_user_input(crs), affine, "scene.tif", shape)
+    place = Georeference(CRS.from_user_input(crs), affine, "scene.tif", shape)
     ground = Ground(np.array([polygon], dtype=object), place)
     (found,) = ground.polygons(decimals_of(place))
     west, south, east, north = found.bounds
@@ -134,7 +134,7 @@ def test_areas_are_rounded_to_digits_and_not_to_square_millimetres() -> None:
 
 @pytest.mark.parametrize(("pixel", "decimals"), [(10000.0, 7), (0.5, 7), (0.1, 8), (0.001, 10)])
 def test_decimals_follow_the_pixel(pixel: float, decimals: int) -> None:
-    place = Place(CRS.from_epsg(32633), rasterio.Affine(pixel, 0, 5e5, 0, -pixel, 5e6), "scene.tif", (10, 10))
+    place = Georeference(CRS.from_epsg(32633), rasterio.Affine(pixel, 0, 5e5, 0, -pixel, 5e6), "scene.tif", (10, 10))
     assert decimals_of(place) == decimals
 
 
@@ -144,7 +144,7 @@ def test_pixels_of_millimetres_keep_their_size_in_the_file(tmp_path: Path, longi
     affine = rasterio.Affine(step, 0, longitude - 50 * step, 0, -step, latitude + 50 * step)
     corner = np.array([(column, row) for column in range(30, 70, 4) for row in range(30, 70, 4)], np.float64)
     boxes = shapely.box(*corner.T, *(corner + 3).T)
-    place = Place(CRS.from_epsg(4326), affine, "fine.tif", (100, 100))
+    place = Georeference(CRS.from_epsg(4326), affine, "fine.tif", (100, 100))
     write_vectors(tmp_path / "o.geojson", [Features(boxes, np.zeros(100, int), np.ones(100))], place, ("a",))
     document = json.loads((tmp_path / "o.geojson").read_text())
     assert document["xy_coordinate_resolution"] == 10.0 ** -decimals_of(place)
@@ -156,12 +156,12 @@ def test_pixels_of_millimetres_keep_their_size_in_the_file(tmp_path: Path, longi
 def test_the_rim_of_a_full_disk(tmp_path: Path) -> None:
     size = 200
     affine = rasterio.Affine(2 * HALF / size, 0, -HALF, 0, -2 * HALF / size, HALF)
-    place = Place(CRS.from_user_input(GEOS), affine, "disk.tif", (size, size))
+    place = Georeference(CRS.from_user_input(GEOS), affine, "disk.tif", (size, size))
     assert place.image.area == pytest.approx(np.pi / 4 * size**2, rel=0.03)
     quarters = shapely.box([0, 100, 99], [0, 0, 99], [100, 200, 101], [100, 100, 101])
     notes: list[str] = []
     features = Features(quarters, np.zeros(3, int), np.ones(3))
-    check_place(place, (".gpkg", ".geojson"))
+    check_georeference(place, (".gpkg", ".geojson"))
     assert write_vectors(tmp_path / "out.geojson", [features], place, ("a",), notes=notes) == 3
     found = json.loads((tmp_path / "out.geojson").read_text())["features"]
     shapes = [shapely.geometry.shape(feature["geometry"]) for feature in found]
@@ -196,7 +196,7 @@ def test_random_polygons_anywhere_are_valid_and_as_large_as_their_area_says(numb
         step = metres / 111320 if crs.is_geographic else metres
         turn = rasterio.Affine.rotation(generator.choice([0, 30, 200]))
         start = rasterio.Affine.translation(x, y) @ turn @ rasterio.Affine.scale(step, -step)
-        place = Place(crs, start @ rasterio.Affine.translation(-30, -30), "scene.tif", (60, 60))
+        place = Georeference(crs, start @ rasterio.Affine.translation(-30, -30), "scene.tif", (60, 60))
         if not len(place.steps):
             continue
         on_ground = np.linalg.svd(place.steps * [np.cos(np.radians(latitude)), 1], compute_uv=False)

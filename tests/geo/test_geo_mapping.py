@@ -484,7 +484,7 @@ def test_a_failure_keeps_finished_rows_and_the_next_call_goes_on(tmp_path: Path)
     with pytest.raises(RuntimeError, match="no more"):
         map_raster(fn, path, tmp_path / "out.tif", **options)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".dynamicvis", "in.tif"]
-    finished = len(list(tmp_path.glob(".dynamicvis/*/*/band-*.json")))
+    finished = len(list(tmp_path.glob(".dynamicvis/*/*/row-*.json")))
     assert finished == 1
     assert not list(tmp_path.glob(".dynamicvis/**/*.lease"))
     # Another option is refused, and says which; --overwrite or a new beginning is not.

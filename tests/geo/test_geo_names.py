@@ -28,7 +28,7 @@ from dynamicvis.geo.many import run_scenes
 from dynamicvis.geo.output.file_names import check_paths
 from dynamicvis.geo.output.publish import move_all
 from dynamicvis.geo.output.vectors import layer_name, write_vectors
-from dynamicvis.geo.runs.journal import FOLDER, Plan, WorkPlace
+from dynamicvis.geo.runs.journal import FOLDER, Plan, Workspace
 from dynamicvis.geo.scene.finding import SceneRef, find_scenes, scene_name
 
 VECTORS = ("gpkg", "geojson", "fgb", "parquet")
@@ -340,10 +340,10 @@ def test_what_a_user_keeps_among_unfinished_work_survives(scene: Path, tmp_path:
 
 
 def test_only_files_of_a_run_are_removed_from_a_folder_of_work(tmp_path: Path) -> None:
-    work_place = WorkPlace(tmp_path, "x", ["x.tif"])
+    work_place = Workspace(tmp_path, "x", ["x.tif"])
     with enter(work_place, Plan({}, {})) as work:
-        work.finish("band-000000", {}, {})
-        work.draft("band-000001.raw").touch()
+        work.finish("row-000000", {}, {})
+        work.draft("row-000001.raw").touch()
         (work.folder / "notes.txt").write_text("mine")
         (work.folder / "link").symlink_to(tmp_path)
         folder = work.folder
@@ -354,9 +354,9 @@ def test_only_files_of_a_run_are_removed_from_a_folder_of_work(tmp_path: Path) -
 
 
 def test_files_that_were_being_replaced_come_back(tmp_path: Path) -> None:
-    work_place = WorkPlace(tmp_path, "x", ["x.tif"])
+    work_place = Workspace(tmp_path, "x", ["x.tif"])
     with enter(work_place, Plan({}, {})) as work:
-        work.finish("band-000000", {}, {})
+        work.finish("row-000000", {}, {})
         # As a process leaves it that is killed between two moves of `move_all`.
         before = work.draft("outputs") / "before"
         before.mkdir(parents=True)

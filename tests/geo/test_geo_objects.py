@@ -12,8 +12,8 @@ from geo_scenes import FakeModel, blob_scene, detection_model, find_blobs, find_
 from numpy.typing import NDArray
 
 from dynamicvis.geo import Extent, tile_grid
-from dynamicvis.geo.runs.engine import Job, run_bands, stored_objects
-from dynamicvis.geo.runs.journal import Plan, WorkPlace
+from dynamicvis.geo.runs.engine import Job, run_rows, stored_objects
+from dynamicvis.geo.runs.journal import Plan, Workspace
 from dynamicvis.geo.scene.source import read_padded
 from dynamicvis.geo.stitching.merge import Candidates, without_duplicates
 
@@ -58,10 +58,10 @@ def run(
     model = model if isinstance(model, FakeModel) else detection_model(model)
     picture = Picture(image, holes)
     grid = tile_grid(picture.height, picture.width, tile, overlap)
-    place = WorkPlace(tmp_path, f"run{next(_numbers)}", ["none"])
+    place = Workspace(tmp_path, f"run{next(_numbers)}", ["none"])
     with place.open(Plan({}, {}), resume=False, overwrite=False) as work:
         threshold = model.card.score_threshold
-        run_bands(Job(picture, model, grid, score_threshold=threshold, batch_size=batch_size), work)
+        run_rows(Job(picture, model, grid, score_threshold=threshold, batch_size=batch_size), work)
         return without_duplicates(list(stored_objects(grid, work)), grid.stride)
 
 

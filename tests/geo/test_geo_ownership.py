@@ -126,7 +126,7 @@ def test_any_way_to_return_the_same_values_gives_the_same_bytes(
 ) -> None:
     map_raster(lambda images: images * 2, scene, tmp_path / "good.tif", **OPTIONS)
     # The writer comes to the tiles of a row when the model has gone on to the last one.
-    add, waiting = engine._BandInTheMaking.add, []
+    add, waiting = engine._RowInTheMaking.add, []
 
     def late(band: Any, item: Any) -> None:
         waiting.append(item)
@@ -135,7 +135,7 @@ def test_any_way_to_return_the_same_values_gives_the_same_bytes(
                 add(band, earlier)
             waiting.clear()
 
-    monkeypatch.setattr(engine._BandInTheMaking, "add", late)
+    monkeypatch.setattr(engine._RowInTheMaking, "add", late)
     map_raster(fn, scene, tmp_path / "out.tif", **OPTIONS)
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "good.tif").read_bytes()
 

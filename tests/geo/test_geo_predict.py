@@ -286,7 +286,7 @@ def test_a_failure_in_the_middle_keeps_finished_rows(scene: Path, tmp_path: Path
     with pytest.raises(Stop):
         predict(scene, tmp_path / "out", model, settings=settings)
     assert outputs(tmp_path / "out") == {}
-    done = len(list((tmp_path / "out").glob(".dynamicvis/*/*/band-*.json")))
+    done = len(list((tmp_path / "out").glob(".dynamicvis/*/*/row-*.json")))
     assert done == 2
     model._answer = detection_model(find_nothing)
     model.calls.clear()

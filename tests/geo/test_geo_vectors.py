@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.output.vectors import VECTOR_SUFFIXES, Features, Place, box_features, write_vectors
+from dynamicvis.geo.output.vectors import VECTOR_SUFFIXES, Features, Georeference, box_features, write_vectors
 
 NORTH_UP = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 4000000)
 TURNED = rasterio.Affine(0.4, 0.3, 500000, 0.3, -0.4, 4000000)
@@ -32,8 +32,8 @@ CLASSES = ("tree", "shrub")
 FIELDS = ["id", "class", "score", "area_m2"]
 
 
-def place(crs: str | None = "EPSG:32617", affine: Any = NORTH_UP) -> Place:
-    return Place(None if crs is None else CRS.from_string(crs), affine, "scene.tif")
+def place(crs: str | None = "EPSG:32617", affine: Any = NORTH_UP) -> Georeference:
+    return Georeference(None if crs is None else CRS.from_string(crs), affine, "scene.tif")
 
 
 def read(path: Path) -> tuple[list[tuple[Any, ...]], NDArray[np.object_]]:

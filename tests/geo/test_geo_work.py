@@ -23,17 +23,17 @@ from geo_processes import Log, Nursery, PlaceModel, write_places
 from geo_scenes import write_raster
 
 from dynamicvis.geo import GeoError, Settings, map_raster, predict
-from dynamicvis.geo.runs.journal import FOLDER, Plan, Work, WorkPlace
+from dynamicvis.geo.runs.journal import FOLDER, Plan, Work, Workspace
 from dynamicvis.geo.stitching.grid import tile_grid
 
 HEIGHT, WIDTH = 150, 100
 OUTPUTS = ("site.geojson", "site.tif")
 # Number of the top left pixel of each tile, by row of tiles.
-BANDS = [
-    [tile.window.top * WIDTH + tile.window.left + 1 for tile in tile_grid(HEIGHT, WIDTH, 64, 16).band(row)]
+ROWS = [
+    [tile.window.top * WIDTH + tile.window.left + 1 for tile in tile_grid(HEIGHT, WIDTH, 64, 16).tiles_of_row(row)]
     for row in range(3)
 ]
-TILES = Counter(number for band in BANDS for number in band)
+TILES = Counter(number for row in ROWS for number in row)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def files_of_map(folder: Path) -> set[str]:
 
 
 def bands_done(folder: Path) -> set[int]:
-    return {int(path.stem.removeprefix("band-")) for path in (folder / FOLDER).glob("*/*/band-*.json")}
+    return {int(path.stem.removeprefix("row-")) for path in (folder / FOLDER).glob("*/*/row-*.json")}
 
 
 def test_a_run_killed_at_any_change_to_a_file_goes_on(
@@ -109,8 +109,8 @@ def test_a_run_killed_at_any_change_to_a_file_goes_on(
         assert again["status"] == 0, again
         assert out.read_bytes() == expected["map"]
         computed = Log(log).counts()
-        undone = (not finished and row not in done for row in range(len(BANDS)))
-        assert all(computed[number] == here for here, band in zip(undone, BANDS, strict=True) for number in band)
+        undone = (not finished and row not in done for row in range(len(ROWS)))
+        assert all(computed[number] == here for here, row in zip(undone, ROWS, strict=True) for number in row)
         assert files_of_map(out.parent) == {"map.tif", f"{FOLDER}/map.tif/record.json"}
 
 
@@ -139,7 +139,7 @@ def test_a_run_killed_in_the_model_goes_on(
     again = nursery.run("run_predict", scene=scene, out=out, log=second)
     assert again["status"] == 0, again
     assert files(out) == expected["predict"]
-    assert Log(second).counts() == TILES - Counter(number for row in done for number in BANDS[row])
+    assert Log(second).counts() == TILES - Counter(number for row in done for number in ROWS[row])
     assert not left_behind(out)
 
 
@@ -251,7 +251,7 @@ def test_others_take_over_from_a_killed_process(
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     name, reached, go = pause()
-    # The one that is to go on has a band in hand while the other one is killed in another.
+    # The one that is to go on has a row in hand while the other one is killed in another.
     first = nursery.start("run_predict", scene=scene, out=out, log=log, stops={"tile": 1, "pause": name})
     reached()
     killed_log = tmp_path / "killed.log"
@@ -266,18 +266,18 @@ def test_others_take_over_from_a_killed_process(
 
 
 def test_a_row_that_others_have_finished_stays_as_it_is(tmp_path: Path) -> None:
-    place = WorkPlace(tmp_path, "x", ["x.tif"])
+    place = Workspace(tmp_path, "x", ["x.tif"])
     with enter(place, Plan({}, {})) as late, enter(place, Plan({}, {})) as other:
-        assert late.claim("band-000000")
+        assert late.claim("row-000000")
         drafts = []
         for work, text in ((other, "other"), (late, "late")):
-            drafts.append(work.draft("band-000000.raw"))
+            drafts.append(work.draft("row-000000.raw"))
             drafts[-1].write_text(text)
         # The other one has taken it over and is done when the first goes on.
-        other.finish("band-000000", {"of": "other"}, {"band-000000.raw": drafts[0]})
-        late.finish("band-000000", {"of": "late"}, {"band-000000.raw": drafts[1]})
-        assert late.entry("band-000000") == {"of": "other"}
-        assert (late.folder / "band-000000.raw").read_text() == "other"
+        other.finish("row-000000", {"of": "other"}, {"row-000000.raw": drafts[0]})
+        late.finish("row-000000", {"of": "late"}, {"row-000000.raw": drafts[1]})
+        assert late.entry("row-000000") == {"of": "other"}
+        assert (late.folder / "row-000000.raw").read_text() == "other"
         assert not drafts[1].exists()
         write_one(other)
 
@@ -332,7 +332,7 @@ def test_a_scene_without_data_is_refused_by_all_copies(nursery: Nursery, tmp_pat
     ["a [b]*?.tif", " ", "-x.tif", "'q\" $(echo)\n.tif", "ünï😀.tif", "plan.json", "record.json", ".hidden", "n" * 240],
 )
 def test_any_name_of_an_output(tmp_path: Path, name: str) -> None:
-    place = WorkPlace(tmp_path / "out", name, [f"{name}.tif"])
+    place = Workspace(tmp_path / "out", name, [f"{name}.tif"])
     plan = Plan({"a": 1}, {})
 
     def make(staging: Path) -> dict[str, Any]:
@@ -340,17 +340,17 @@ def test_any_name_of_an_output(tmp_path: Path, name: str) -> None:
         return {"made": 1}
 
     with suppress(KeyboardInterrupt), enter(place, plan) as work:
-        work.finish("band-000000", {}, {})
+        work.finish("row-000000", {}, {})
         raise KeyboardInterrupt
     with enter(place, plan) as work:
-        assert work.entry("band-000000") == {}
+        assert work.entry("row-000000") == {}
         assert work.conclude(make) == {"made": 1}
     with enter(place, plan) as work:
         assert work.result == {"made": 1}
     assert (tmp_path / "out" / f"{name}.tif").read_text() == "made"
 
 
-def enter(place: WorkPlace, plan: Plan, **options: bool | str) -> Any:
+def enter(place: Workspace, plan: Plan, **options: bool | str) -> Any:
     return place.open(plan, **({"resume": True, "overwrite": False} | options))
 
 
@@ -367,7 +367,7 @@ def write_one(work: Work, text: str = "new") -> dict[str, Any]:
     ["[]", "null", "{}", '{"plan": [], "outputs": 3, "result": {}}', "[" * 5000, "\x00", "HALF", "OUTPUTS", "RESULT"],
 )
 def test_a_record_that_is_damaged_counts_for_nothing(tmp_path: Path, text: str) -> None:
-    place, plan = WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})
+    place, plan = Workspace(tmp_path, "x", ["x.tif"]), Plan({}, {})
     with enter(place, plan) as work:
         write_one(work)
     record = tmp_path / FOLDER / "x" / "record.json"
@@ -386,7 +386,7 @@ def test_a_folder_in_place_of_the_record_is_refused_before_the_work(tmp_path: Pa
     (tmp_path / FOLDER / "x" / "record.json").mkdir(parents=True)
     with (
         pytest.raises(GeoError, match=r"record\.json is a folder"),
-        enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})),
+        enter(Workspace(tmp_path, "x", ["x.tif"]), Plan({}, {})),
     ):
         pass
 
@@ -396,13 +396,13 @@ def test_a_plan_that_is_damaged_is_none_of_ours(tmp_path: Path, text: str) -> No
     folder = tmp_path / FOLDER / "x" / "0123456789ab"
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(text)
-    with enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({"a": 1}, {})) as work:
+    with enter(Workspace(tmp_path, "x", ["x.tif"]), Plan({"a": 1}, {})) as work:
         write_one(work)
     assert (folder / "plan.json").read_text() == text
 
 
 def test_an_output_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
-    place = WorkPlace(tmp_path, "x", ["x.tif"])
+    place = Workspace(tmp_path, "x", ["x.tif"])
     with enter(place, Plan({}, {})) as work:
         (tmp_path / "x.tif").write_text("of somebody else")
         with pytest.raises(GeoError, match=r"x\.tif exists already"):
@@ -414,26 +414,26 @@ def test_an_output_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_process_that_comes_back_late_harms_nothing(tmp_path: Path) -> None:
-    place = WorkPlace(tmp_path, "x", ["x.tif"])
+    place = Workspace(tmp_path, "x", ["x.tif"])
     with enter(place, Plan({"tile": 1}, {})) as late:
-        assert late.claim("band-000000")
-        draft = late.draft("band-000000.raw")
+        assert late.claim("row-000000")
+        draft = late.draft("row-000000.raw")
         draft.write_text("old")
         # As if it had slept so long that others took it for gone, and finished, and began something else.
         with enter(place, Plan({"tile": 1}, {})) as other:
             write_one(other)
         with suppress(KeyboardInterrupt), enter(place, Plan({"tile": 2}, {}), overwrite=True) as newer:
-            newer.finish("band-000001", {"of": "newer"}, {})
+            newer.finish("row-000001", {"of": "newer"}, {})
             assert late.gone
-            assert not late.claim("band-000002")
+            assert not late.claim("row-000002")
             with pytest.raises(FileNotFoundError):
-                late.finish("band-000000", {"of": "late"}, {"band-000000.raw": draft})
+                late.finish("row-000000", {"of": "late"}, {"row-000000.raw": draft})
             assert write_one(late) == {}
             raise KeyboardInterrupt
     assert (tmp_path / "x.tif").read_text() == "new"
     with enter(place, Plan({"tile": 2}, {}), overwrite=True) as newer:
-        assert newer.entry("band-000000") is None
-        assert newer.entry("band-000001") == {"of": "newer"}
+        assert newer.entry("row-000000") is None
+        assert newer.entry("row-000001") == {"of": "newer"}
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +451,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     finish = Work.finish
 
     def no_space(work: Work, unit: str, *arguments: Any) -> None:
-        if unit == "band-000001":
+        if unit == "row-000001":
             raise OSError(28, "No space left on device")
         finish(work, unit, *arguments)
 
@@ -489,7 +489,7 @@ def test_a_full_disk_while_outputs_are_made_names_their_folder(tmp_path: Path) -
         raise OSError(28, "No space left on device")
 
     with (
-        enter(WorkPlace(tmp_path, "x", ["x.tif"]), Plan({}, {})) as work,
+        enter(Workspace(tmp_path, "x", ["x.tif"]), Plan({}, {})) as work,
         pytest.raises(GeoError, match=rf"the disk of {tmp_path} is full"),
     ):
         work.conclude(make)

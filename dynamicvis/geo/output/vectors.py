@@ -24,7 +24,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.scene.georeference import Place, to_map
+from dynamicvis.geo.scene.georeference import Georeference, to_map
 from dynamicvis.geo.scene.ground import Ground, decimals_of
 from dynamicvis.geo.scene.surface import Plane
 
@@ -76,7 +76,7 @@ def box_features(boxes: NDArray[np.float64], scores: NDArray[np.float64], labels
 def write_vectors(
     path: str | Path,
     batches: Iterable[Features],
-    place: Place,
+    georeference: Georeference,
     classes: Sequence[str],
     *,
     multi: bool = False,
@@ -101,7 +101,7 @@ def write_vectors(
     Args:
         path: file to write or to replace.
         batches: all with the same columns.
-        place: of the scene.
+        georeference: of the scene.
         classes: names that the labels point to.
         multi: declare and write multipolygons, also for polygons of one part. Needed when some have more.
         layer: what the layer is called, where the format has a name for it; by default after the file, by `layer_name`.
@@ -120,7 +120,7 @@ def write_vectors(
     if write is None:
         known = ", ".join(VECTOR_SUFFIXES)
         raise GeoError(f"{path.name} has no suffix of a vector format; name it with one of {known}")
-    stream = _Stream(batches, place, classes, multi, path, layer_name(path.stem) if layer is None else layer)
+    stream = _Stream(batches, georeference, classes, multi, path, layer_name(path.stem) if layer is None else layer)
     try:
         with tempfile.TemporaryDirectory(prefix=".dynamicvis-", dir=path.parent) as folder:
             staged = Path(folder) / f"layer{path.suffix.lower()}"
@@ -166,24 +166,24 @@ def _as_gdal_reads(path: Path) -> Iterator[Path]:
         yield Path(other) / "folder" / path.name
 
 
-def check_place(place: Place, suffixes: Sequence[str]) -> None:
-    """Refuse a place that vectors cannot be written for, by making some of it in every format, in memory.
+def check_georeference(georeference: Georeference, suffixes: Sequence[str]) -> None:
+    """Refuse a georeference that vectors cannot be written for, by making some of it in every format, in memory.
 
     Args:
-        place: of the scene, with its shape.
+        georeference: of the scene, with its shape.
         suffixes: of the formats.
 
     Raises:
         GeoError: the CRS has no surface or no point of the scene an image on it, or a format cannot hold the CRS.
     """
-    place.check()
-    height, width = place.shape or (1, 1)
+    georeference.check()
+    height, width = georeference.shape or (1, 1)
     whole = box_features(np.array([[0, 0, width, height]], np.float64), np.ones(1), np.zeros(1, np.int64))
     for suffix in suffixes:
-        path = Path(f"{Path(place.name).stem}{suffix}")
+        path = Path(f"{Path(georeference.name).stem}{suffix}")
         if suffix == ".geojson":
-            _refuse_other_surfaces(path, place)
-        stream = _Stream([whole], place, ("",), False, path, "layer")
+            _refuse_other_surfaces(path, georeference)
+        stream = _Stream([whole], georeference, ("",), False, path, "layer")
         stream.lonlat = suffix == ".geojson"
         try:
             if suffix in _DRIVERS:
@@ -194,8 +194,8 @@ def check_place(place: Place, suffixes: Sequence[str]) -> None:
             if stream.error is not None:
                 raise stream.error from None
             raise GeoError(
-                f"{place.name}: the CRS '{place.surface.name}' cannot be written to {suffix} ({error}); choose another "
-                "format by --format or the suffix of --out"
+                f"{georeference.name}: the CRS '{georeference.surface.name}' cannot be written to {suffix} ({error}); "
+                "choose another format by --format or the suffix of --out"
             ) from error
 
 
@@ -212,7 +212,7 @@ class _Stream:
     def __init__(
         self,
         batches: Iterable[Features],
-        place: Place,
+        georeference: Georeference,
         classes: Sequence[str],
         multi: bool,
         path: Path,
@@ -220,7 +220,7 @@ class _Stream:
     ) -> None:
         self._batches = iter(batches)
         self._classes = np.array([*classes], dtype=object)
-        self.place = place
+        self.georeference = georeference
         self.multi = multi
         self.path = path
         self.layer = layer
@@ -249,13 +249,13 @@ class _Stream:
         notes = []
         if self._clipped:
             notes.append(
-                f"{self.place.name}: {self._clipped} of {self.count + self._left_out} features reach beyond the part "
-                "of the map that lies on the globe: their area_m2 is null, and GeoJSON holds the part of them that does"
+                f"{self.georeference.name}: {self._clipped} of {self.count + self._left_out} features reach beyond the "
+                "part of the map that lies on the globe: their area_m2 is null, and GeoJSON holds the part that does"
             )
         if self._left_out:
             notes.append(
-                f"{self.place.name}: {self._left_out} features have no part on the globe, or are too small for its "
-                "coordinates: GeoJSON leaves them out"
+                f"{self.georeference.name}: {self._left_out} features have no part on the globe, or are too small for "
+                "its coordinates: GeoJSON leaves them out"
             )
         return notes
 
@@ -276,23 +276,23 @@ class _Stream:
     def _record(
         self, batch: Features, further: Callable[[NDArray[np.object_]], list[pa.Array]] | None
     ) -> pa.RecordBatch:
-        place = self.place
+        georeference = self.georeference
         measured = np.full(len(batch), np.nan)
         ids = np.arange(self._next, self._next + len(batch))
         self._next += len(batch)
         polygons = None
-        if place.crs is not None:
-            ground = Ground(batch.polygons, place)
+        if georeference.crs is not None:
+            ground = Ground(batch.polygons, georeference)
             measured = ground.areas
             self._clipped += int(ground.clipped.sum())
             if self.lonlat:
-                polygons = ground.polygons(decimals_of(place))
+                polygons = ground.polygons(decimals_of(georeference))
                 kept = ~shapely.is_empty(polygons)
                 if not kept.all():
                     self._left_out += int((~kept).sum())
                     polygons, measured, ids, batch = polygons[kept], measured[kept], ids[kept], batch.take(kept)
         if polygons is None:
-            polygons = shapely.transform(batch.polygons, lambda points: to_map(points, place.affine))
+            polygons = shapely.transform(batch.polygons, lambda points: to_map(points, georeference.affine))
             polygons = shapely.orient_polygons(polygons)
         several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
         if self.multi:
@@ -344,7 +344,7 @@ def _numbers(values: NDArray[Any]) -> pa.Array:
 def _write_geopackage(path: Path, stream: _Stream) -> None:
     import pyogrio
 
-    undefined_cartesian = {"SRID": "-1"} if stream.place.crs is None else {}
+    undefined_cartesian = {"SRID": "-1"} if stream.georeference.crs is None else {}
     date = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date or _NO_DATE})
     try:
@@ -360,11 +360,11 @@ def _write_flatgeobuf(path: Path, stream: _Stream) -> None:
 
 
 def _write_geojson(path: Path, stream: _Stream) -> None:
-    place = stream.place
+    georeference = stream.georeference
     decimals = written = 7
-    if place.crs is not None:
-        _refuse_other_surfaces(path, place)
-        stream.lonlat, decimals = True, decimals_of(place)
+    if georeference.crs is not None:
+        _refuse_other_surfaces(path, georeference)
+        stream.lonlat, decimals = True, decimals_of(georeference)
         # GDAL takes 00000x and 99999x at the end of a number for noise, and drops it: corners of small pixels would
         # meet, unless more digits follow.
         written = min(decimals + 4, 15)
@@ -379,14 +379,14 @@ def _state_resolution(path: Path, written: int, decimals: int) -> None:
     """Put the resolution of the coordinates at the head of a GeoJSON file that was written with more decimals."""
     with path.open("r+b") as file:
         head = file.read(4096)
-        place = head.find(f'"xy_coordinate_resolution": 1e-{written:02}'.encode())
-        if place >= 0:
-            file.seek(head.index(b"1e-", place))
+        position = head.find(f'"xy_coordinate_resolution": 1e-{written:02}'.encode())
+        if position >= 0:
+            file.seek(head.index(b"1e-", position))
             file.write(f"1e-{decimals:02}".encode())
 
 
-def _refuse_other_surfaces(path: Path, place: Place) -> None:
-    surface = place.surface
+def _refuse_other_surfaces(path: Path, georeference: Georeference) -> None:
+    surface = georeference.surface
     other = ", ".join(suffix for suffix in VECTOR_SUFFIXES if suffix != ".geojson")
     if isinstance(surface, Plane):
         reason = f"the CRS '{surface.name}' is a local (engineering) one without a place on the Earth"
@@ -395,8 +395,8 @@ def _refuse_other_surfaces(path: Path, place: Place) -> None:
     else:
         return
     raise GeoError(
-        f"{path.name} cannot be written for {place.name}: GeoJSON holds longitude and latitude on the Earth, and "
-        f"{reason}; choose another format ({other}) by --format or the suffix of --out"
+        f"{path.name} cannot be written for {georeference.name}: GeoJSON holds longitude and latitude on the Earth, "
+        f"and {reason}; choose another format ({other}) by --format or the suffix of --out"
     )
 
 
@@ -410,7 +410,7 @@ def _write_gdal(
 
     if stream.vectors:
         raise GeoError(f"{stream.path.name} cannot hold the vectors of column '{stream.vectors[0]}'; name it .parquet")
-    crs = None if stream.lonlat else stream.place.crs
+    crs = None if stream.lonlat else stream.georeference.crs
     reader = pa.RecordBatchReader.from_batches(stream.schema(), stream.records())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
@@ -481,7 +481,7 @@ def _write_parquet(path: Path, stream: _Stream) -> None:
 
 def _geo_metadata(stream: _Stream, corners: Sequence[str]) -> dict[str, Any]:
     """Metadata of a GeoParquet file, specification 1.1.0."""
-    crs = stream.place.crs
+    crs = stream.georeference.crs
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": sorted(stream.kinds),

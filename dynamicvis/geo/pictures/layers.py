@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 if TYPE_CHECKING:
     from dynamicvis.geo.output.vectors import Features
@@ -20,8 +22,8 @@ class Ground(Protocol):
     path: str
     height: int
     width: int
-    crs: Any
-    affine: Any
+    crs: CRS | None
+    affine: Affine
     gsd: float | None
 
     def read_resampled(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]: ...

@@ -32,7 +32,7 @@ from dynamicvis.geo.pictures.rendering import (
     share_text,
     value_picture,
 )
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.scene.ground import Ground as OnGround
 from dynamicvis.model_card import ModelCard
 
@@ -168,8 +168,8 @@ def _object_content(layer: ObjectLayer, scene: Ground, card: ModelCard) -> dict[
 
 def _areas(shapes: Features, scene: Ground) -> list[float | None]:
     """Square metres; None of what reaches beyond the globe."""
-    place = Place(scene.crs, scene.affine, scene.path, (scene.height, scene.width))
-    found = round_areas(OnGround(shapes.polygons, place).areas)
+    georeference = Georeference(scene.crs, scene.affine, scene.path, (scene.height, scene.width))
+    found = round_areas(OnGround(shapes.polygons, georeference).areas)
     return [None if math.isnan(area) else area for area in found.tolist()]
 
 

@@ -89,14 +89,14 @@ class Cells(ModelProduct):
 
     def _write_cells(self, work: Work, path: Path, spec: RasterSpec) -> None:
         scene, grid = self.scenery.scene, self.grid
-        place = {}
+        profile = {}
         if scene.crs:
-            place = {"crs": scene.crs, "transform": scene.affine @ scene.affine.scale(grid.tile)}
+            profile = {"crs": scene.crs, "transform": scene.affine @ scene.affine.scale(grid.tile)}
         write_rows(
             path,
             spec,
             ([(tile.column, vector) for tile, vector in row] for row in _rows(grid, work)),
-            place,
+            profile,
             shape=(len(grid.rows.starts), len(grid.columns.starts)),
             scratch=work.folder,
             creation_options=self.creation_options,

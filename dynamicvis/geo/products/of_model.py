@@ -16,12 +16,12 @@ import numpy as np
 
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.output.file_names import PREVIEW, QUICKLOOK, RASTER, Outputs
-from dynamicvis.geo.output.vectors import Features, check_place, write_vectors
+from dynamicvis.geo.output.vectors import Features, check_georeference, write_vectors
 from dynamicvis.geo.pictures.layers import Ground, Layer, ValueLayer
 from dynamicvis.geo.pictures.preview import write_preview
 from dynamicvis.geo.pictures.quicklook import write_quicklook
 from dynamicvis.geo.products.product import Product
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.stitching.grid import Grid, tile_grid
 from dynamicvis.geo.stitching.raster_spec import NO_CLASS, RasterSpec
 from dynamicvis.model_card import ModelCard
@@ -53,9 +53,9 @@ class Scenery:
     creation_options: Mapping[str, str]
 
     @cached_property
-    def place(self) -> Place:
+    def georeference(self) -> Georeference:
         """Where it is on the map."""
-        return Place(self.scene.crs, self.scene.affine, self.scene.path, (self.scene.height, self.scene.width))
+        return Georeference(self.scene.crs, self.scene.affine, self.scene.path, (self.scene.height, self.scene.width))
 
 
 class ModelProduct(Product):
@@ -75,8 +75,8 @@ class ModelProduct(Product):
 
     def __init__(self, card: ModelCard, scenery: Scenery) -> None:
         scene = scenery.scene
-        georeference = {"crs": scene.crs, "transform": scene.affine} if scene.crs else {}
-        super().__init__(scenery.grid, georeference, scenery.creation_options, card.score_threshold)
+        profile = {"crs": scene.crs, "transform": scene.affine} if scene.crs else {}
+        super().__init__(scenery.grid, profile, scenery.creation_options, card.score_threshold)
         self.card, self.scenery = card, scenery
 
     @classmethod
@@ -117,7 +117,7 @@ class ModelProduct(Product):
 
     def check(self) -> None:
         if self.scenery.scene.crs is not None:
-            check_place(self.scenery.place, self.scenery.outputs.vectors)
+            check_georeference(self.scenery.georeference, self.scenery.outputs.vectors)
         super().check()
 
     def bytes_per_pixel(self) -> tuple[float, float]:
@@ -188,7 +188,9 @@ class ModelProduct(Product):
         classes = self.card.classes or ("",)
         for suffix in scenery.outputs.vectors:
             path = staging / scenery.outputs.name(suffix)
-            write_vectors(path, features, scenery.place, classes, multi=multi, layer=scenery.layer, notes=self.notes)
+            write_vectors(
+                path, features, scenery.georeference, classes, multi=multi, layer=scenery.layer, notes=self.notes
+            )
 
     def _write_pictures(self, staging: Path, layer: Layer) -> None:
         scenery, outputs = self.scenery, self.scenery.outputs

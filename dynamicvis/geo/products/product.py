@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamicvis.geo.runs.engine import stored_bands
+from dynamicvis.geo.runs.engine import stored_rows
 from dynamicvis.geo.runs.journal import Work
 from dynamicvis.geo.stitching.assembly import Mosaic, check_creation_options, write_rasters
 from dynamicvis.geo.stitching.grid import Grid
@@ -26,7 +26,7 @@ class Product(ABC):
         computed_by: what computes it, for messages about another run.
         empty: what a source without data gives, the end of a sentence about it.
         grid: the tiles.
-        georeference: CRS and affine of its rasters; nothing for a source that has none.
+        profile: CRS and affine of its rasters; nothing for a source that has none.
         creation_options: of GDAL's COG driver.
         score_threshold: objects below it are dropped.
         notes: sentences for the user about what `write` has written.
@@ -37,9 +37,9 @@ class Product(ABC):
     empty: ClassVar[str] = "there is nothing to find in it"
 
     def __init__(
-        self, grid: Grid, georeference: Mapping[str, Any], creation_options: Mapping[str, str], score_threshold: float
+        self, grid: Grid, profile: Mapping[str, Any], creation_options: Mapping[str, str], score_threshold: float
     ) -> None:
-        self.grid, self.georeference, self.creation_options = grid, georeference, creation_options
+        self.grid, self.profile, self.creation_options = grid, profile, creation_options
         self.score_threshold = score_threshold
         self.notes: list[str] = []
 
@@ -88,10 +88,10 @@ class Product(ABC):
         if not targets:
             return {}
         return write_rasters(
-            Mosaic(self.grid, list(self.rasters), stored_bands(self.grid, work)),
+            Mosaic(self.grid, list(self.rasters), stored_rows(self.grid, work)),
             self.grid,
             targets,
-            self.georeference,
+            self.profile,
             scratch=work.folder,
             creation_options=self.creation_options,
         )

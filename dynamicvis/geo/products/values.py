@@ -46,8 +46,8 @@ class Values(Product):
         tags: Mapping[str, str],
         creation_options: Mapping[str, str],
     ) -> None:
-        georeference = {"crs": scene.crs, "transform": scene.affine} if scene.georeferenced else {}
-        super().__init__(grid, georeference, creation_options, 0.0)
+        profile = {"crs": scene.crs, "transform": scene.affine} if scene.georeferenced else {}
+        super().__init__(grid, profile, creation_options, 0.0)
         self._file_name = file_name
         self._spec = RasterSpec(
             name=_VALUES,

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from dynamicvis.geo.errors import full_disk
 from dynamicvis.geo.runs.journal import Work
 from dynamicvis.geo.runs.ownership import taken
-from dynamicvis.geo.stitching.assembly import StoredBand
+from dynamicvis.geo.stitching.assembly import StoredRow
 from dynamicvis.geo.stitching.candidates import candidate_arrays, load_candidates, save_arrays, to_candidates
 from dynamicvis.geo.stitching.grid import Extent, Grid, Tile
 from dynamicvis.geo.stitching.merge import Candidates
 from dynamicvis.geo.stitching.raster_spec import RasterSpec
-from dynamicvis.geo.stitching.rows import BandWriter
+from dynamicvis.geo.stitching.rows import RowWriter
 from dynamicvis.tile_model import Predictor, TileOutputs
 
 Read = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -99,10 +99,10 @@ class Times:
 Progress = Callable[[int, int, int], None]
 
 
-def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
-    """Compute all bands that nobody else computes, and wait for those that others do.
+def run_rows(job: Job, work: Work, progress: Progress | None = None) -> Times:
+    """Compute all rows of tiles that no other process computes, and wait for those that others do.
 
-    Returns when every band has its journal entry. Whatever stops it, finished bands stay and the one in the making
+    Returns when every row has its journal entry. Whatever stops it, finished rows stay and the one in the making
     leaves nothing behind.
 
     Raises:
@@ -118,7 +118,7 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
             with _Pipeline(job, work, times, report) as pipeline:
                 pipeline.run()
         except OSError as error:
-            if work.gone:  # Whoever took this process for gone has finished the work and removed the folder.
+            if work.gone:  # A process that took this one for gone has finished the work and removed the folder.
                 break
             raise full_disk(error, work.folder.parents[2]) or error from error
         if report.all_done():
@@ -129,29 +129,29 @@ def run_bands(job: Job, work: Work, progress: Progress | None = None) -> Times:
     return times
 
 
-def band_name(row: int) -> str:
+def row_name(row: int) -> str:
     """The unit of work of a row of tiles."""
-    return f"band-{row:06d}"
+    return f"row-{row:06d}"
 
 
 def tiles_with_data(grid: Grid, work: Work) -> int:
     """How many tiles the model saw, here and elsewhere."""
-    return sum((work.entry(band_name(row)) or {"tiles": 0})["tiles"] for row in range(len(grid.rows.starts)))
+    return sum((work.entry(row_name(row)) or {"tiles": 0})["tiles"] for row in range(len(grid.rows.starts)))
 
 
 def full_tiles(grid: Grid, work: Work) -> tuple[int, int]:
     """How many tiles gave as many objects as the model gives at most, and how many objects that are."""
-    entries = [work.entry(band_name(row)) or {} for row in range(len(grid.rows.starts))]
+    entries = [work.entry(row_name(row)) or {} for row in range(len(grid.rows.starts))]
     return sum(entry.get("full", 0) for entry in entries), max(entry.get("most", 0) for entry in entries)
 
 
-def stored_bands(grid: Grid, work: Work) -> list[StoredBand]:
-    """The finished bands of a scene whose model makes maps."""
+def stored_rows(grid: Grid, work: Work) -> list[StoredRow]:
+    """The finished rows of a scene whose model makes maps."""
     stored = []
     for row in range(len(grid.rows.starts)):
-        entry = work.entry(band_name(row)) or {}
-        path = work.folder / f"{band_name(row)}.raw"
-        stored.append(StoredBand(path, entry["offsets"], entry["channels"], entry["bands"]))
+        entry = work.entry(row_name(row)) or {}
+        path = work.folder / f"{row_name(row)}.raw"
+        stored.append(StoredRow(path, entry["offsets"], entry["channels"], entry["bands"]))
     return stored
 
 
@@ -159,13 +159,13 @@ def stored_objects(grid: Grid, work: Work) -> Iterator[tuple[Tile, Candidates]]:
     """The candidates of each tile that has some, row by row."""
     for row, path in _stored_arrays(grid, work):
         with np.load(path) as arrays:
-            yield from load_candidates(arrays, list(grid.band(row)))
+            yield from load_candidates(arrays, list(grid.tiles_of_row(row)))
 
 
 def stored_vectors(grid: Grid, work: Work) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
     """The vector (D,) of each tile that has data, row by row."""
     for row, path in _stored_arrays(grid, work):
-        tiles = list(grid.band(row))
+        tiles = list(grid.tiles_of_row(row))
         with np.load(path) as arrays:
             for column, vector in zip(arrays["vector_columns"], arrays["vectors"], strict=True):
                 yield tiles[column], vector
@@ -173,7 +173,7 @@ def stored_vectors(grid: Grid, work: Work) -> Iterator[tuple[Tile, NDArray[np.fl
 
 def _stored_arrays(grid: Grid, work: Work) -> Iterator[tuple[int, Path]]:
     for row in range(len(grid.rows.starts)):
-        path = work.folder / f"{band_name(row)}.npz"
+        path = work.folder / f"{row_name(row)}.npz"
         if path.exists():
             yield row, path
 
@@ -197,7 +197,7 @@ class _Report:
 
     def all_done(self) -> bool:
         done = self._work.finished()
-        self._done |= {row for row in range(self._rows) if row not in self._done and band_name(row) in done}
+        self._done |= {row for row in range(self._rows) if row not in self._done and row_name(row) in done}
         return len(self._done) == self._rows
 
     def undone(self) -> list[int]:
@@ -216,7 +216,7 @@ class _Item:
 
 
 class _Pipeline:
-    """One pass over the bands that can be had; a context that stops its threads whatever happens."""
+    """One pass over the rows that can be had; a context that stops its threads whatever happens."""
 
     def __init__(self, job: Job, work: Work, times: Times, report: _Report) -> None:
         self._job, self._work, self._times, self._report = job, work, times, report
@@ -237,7 +237,7 @@ class _Pipeline:
         self._writer.join()
         self._readers.shutdown(cancel_futures=True)
         for row in self._claimed:
-            self._work.release(band_name(row))
+            self._work.release(row_name(row))
         if kind is None and self._error is not None:
             raise self._error
 
@@ -278,9 +278,9 @@ class _Pipeline:
 
     def _claimed_tiles(self) -> Iterator[Tile]:
         for row in self._report.undone():
-            if self._work.claim(band_name(row)):
+            if self._work.claim(row_name(row)):
                 self._claimed.add(row)
-                yield from self._job.grid.band(row)
+                yield from self._job.grid.tiles_of_row(row)
 
     def _predict(
         self, pending: Sequence[tuple[Tile, NDArray[np.bool_] | None]], batch: list[NDArray[np.float32]]
@@ -307,18 +307,18 @@ class _Pipeline:
         self._times.waited_for_writing += time.perf_counter() - before
 
     def _write(self) -> None:
-        band: _BandInTheMaking | None = None
+        row: _RowInTheMaking | None = None
         try:
             while (item := self._items.get()) is not None:
                 if self._error is not None:
                     continue
                 try:
-                    band = band or _BandInTheMaking(self._job, self._work, item.tile.row)
-                    band.add(item)
+                    row = row or _RowInTheMaking(self._job, self._work, item.tile.row)
+                    row.add(item)
                     self._report.running = item.tile.column + 1
                     if item.tile.column == len(self._job.grid.columns.starts) - 1:
-                        band.finish()
-                        band = None
+                        row.finish()
+                        row = None
                         self._claimed.discard(item.tile.row)
                         self._report.running = 0
                     self._report()
@@ -326,18 +326,18 @@ class _Pipeline:
                     # Handed to the thread that runs the model, which stops at its next tile.
                     self._error = error
         finally:
-            if band is not None:
-                band.abandon()
+            if row is not None:
+                row.abandon()
 
 
-class _BandInTheMaking:
+class _RowInTheMaking:
     """What the tiles of one row have given so far."""
 
     def __init__(self, job: Job, work: Work, row: int) -> None:
         self._job, self._work, self._row = job, work, row
-        self._raw = work.draft(f"{band_name(row)}.raw")
-        self._arrays = work.draft(f"{band_name(row)}.npz")
-        self._writer = BandWriter(self._raw, job.grid, row, job.rasters) if job.rasters else None
+        self._raw = work.draft(f"{row_name(row)}.raw")
+        self._arrays = work.draft(f"{row_name(row)}.npz")
+        self._writer = RowWriter(self._raw, job.grid, row, job.rasters) if job.rasters else None
         self._objects: list[tuple[Tile, Candidates]] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._columns: list[int] = []
@@ -375,7 +375,7 @@ class _BandInTheMaking:
         entry: dict[str, Any] = {"tiles": self._with_data, "full": self._full, "most": self._most}
         if self._writer is not None:
             self._writer.close()
-            drafts[f"{band_name(self._row)}.raw"] = self._raw
+            drafts[f"{row_name(self._row)}.raw"] = self._raw
             entry |= {
                 "offsets": self._writer.offsets,
                 "channels": self._writer.channels,
@@ -386,8 +386,8 @@ class _BandInTheMaking:
             if self._vectors:
                 arrays |= {"vectors": np.array(self._vectors), "vector_columns": np.array(self._columns, np.int64)}
             save_arrays(self._arrays, arrays)
-            drafts[f"{band_name(self._row)}.npz"] = self._arrays
-        self._work.finish(band_name(self._row), entry, drafts)
+            drafts[f"{row_name(self._row)}.npz"] = self._arrays
+        self._work.finish(row_name(self._row), entry, drafts)
 
     def abandon(self) -> None:
         if self._writer is not None:

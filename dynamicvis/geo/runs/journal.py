@@ -1,10 +1,10 @@
 """The unfinished work on one set of outputs: what was asked, what is done, and who does the rest.
 
-Next to the outputs, ``.dynamicvis/NAME/`` holds a folder with the plan, a journal entry for each finished band, and the
-bands' files. It has a name of its own that never comes again, so a process that comes back to it late, when others have
-finished the work and begun another one, finds nothing and harms nothing. Every file is written elsewhere, brought to
-the disk and renamed, so that what has a journal entry is whole, whenever the process or the machine stopped. What stays
-after a run is ``.dynamicvis/NAME/record.json``, the record of a finished one.
+Next to the outputs, ``.dynamicvis/NAME/`` holds a folder with the plan, a journal entry for each finished row of
+tiles, and the rows' files. It has a name of its own that never comes again, so a process that comes back to it late,
+when others have finished the work and begun another one, finds nothing and harms nothing. Every file is written
+elsewhere, brought to the disk and renamed, so that what has a journal entry is whole, whenever the process or the
+machine stopped. What stays after a run is ``.dynamicvis/NAME/record.json``, the record of a finished one.
 
 What is removed is ours: a folder of work is marked by the plan in it, which is its first file and its last, and of
 what lies in it, only files with the names that a run gives are removed. Whatever else there is stays, and its folder
@@ -34,12 +34,15 @@ from dynamicvis.geo.runs.leases import Leases
 FOLDER = ".dynamicvis"
 _PLAN = "plan.json"
 _FINISH = "finish"
+JOURNAL = 2  # version of the names and contents of the files of unfinished work
 _LONGEST = 60  # bytes of a folder's name
 _POLL = 0.2  # seconds between two looks at what another process does
 STAGED = "result"  # stem of outputs, and of files made on the way to them, until they are published
 _WORK = re.compile("[0-9a-f]{12}")  # name of a folder of work
 _DRAFT = re.compile(r"\.[0-9a-f]{32}([-.].*)?")  # name of a file or folder in the making
-_OURS = re.compile(rf"band-\d+\.(json|raw|npz)|publishing\.json|.*\.(lease|eviction)|{STAGED}[-.].*|{_DRAFT.pattern}")
+_OURS = re.compile(
+    rf"(row|band)-\d+\.(json|raw|npz)|publishing\.json|.*\.(lease|eviction)|{STAGED}[-.].*|{_DRAFT.pattern}"
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Work:
 
     def __init__(
         self,
-        place: WorkPlace,
+        workspace: Workspace,
         plan: Plan,
         folder: Path,
         choices: Mapping[str, Any],
@@ -85,13 +88,13 @@ class Work:
         overwrite: bool,
         campaign: str | None,
     ) -> None:
-        self._place, self._plan, self._overwrite = place, plan, overwrite
+        self._workspace, self._plan, self._overwrite = workspace, plan, overwrite
         self.campaign = campaign
         self._leases = Leases(folder)
         self.folder, self.choices, self.result = folder, choices, result
 
     def claim(self, unit: str) -> bool:
-        """Take a unit of work that is neither done nor in somebody's hands."""
+        """Take a unit of work that is neither done nor claimed by another process."""
         if self.entry(unit) is not None or not self._leases.acquire(unit):
             return False
         if self.entry(unit) is not None:
@@ -165,30 +168,30 @@ class Work:
             except NothingToWrite:
                 raise
             except Exception:
-                # Whoever took this process for gone has finished the work and removed the folder.
+                # A process that took this one for gone has finished the work and removed the folder.
                 if not self.gone:
                     raise
             finally:
                 self._leases.release(_FINISH)
         if self.result is None:
-            self.result = self._place.record(self._plan)
+            self.result = self._workspace.record(self._plan)
         if self.result is None:
             raise GeoError(
-                f"another process at work on {self._place.outputs[0]} in {self._place.out_dir} ended without outputs; "
-                "its message says why"
+                f"another process at work on {self._workspace.outputs[0]} in {self._workspace.out_dir} ended without "
+                "outputs; its message says why"
             )
         return self.result
 
     def leave(self) -> None:
         """Give all leases back, and remove the folder if nothing was done in it and nobody else is at work."""
         self._leases.close()
-        if self.folder.exists() and not any(self.folder.glob("band-*.json")):
-            with suppress(OSError), self._place.guard():
-                if not any(self.folder.glob("band-*.json")) and not self._leases.others():
-                    self._place.discard(self.folder)
+        if self.folder.exists() and not any(self.folder.glob("row-*.json")):
+            with suppress(OSError), self._workspace.guard():
+                if not any(self.folder.glob("row-*.json")) and not self._leases.others():
+                    self._workspace.discard(self.folder)
 
     def stay(self) -> None:
-        """Show others that somebody is here, even between two units, until `leave`."""
+        """Show other processes that this one is at work, also between two units, until `leave`."""
         self._leases.acquire(f"worker-{self._leases.token}")
 
     def _make(self, make_outputs: Callable[[Path], Mapping[str, Any]]) -> None:
@@ -196,18 +199,18 @@ class Work:
         staging.mkdir()
         try:
             result = dict(make_outputs(staging))
-            self._place.publish(self, staging, result, overwrite=self._overwrite)
+            self._workspace.publish(self, staging, result, overwrite=self._overwrite)
             self.result = result
         except NothingToWrite:
-            with self._place.guard():
-                self._place.discard(self.folder)
+            with self._workspace.guard():
+                self._workspace.discard(self.folder)
             raise
         except GeoError as error:
-            raise GeoError(self._place.in_own_names(str(error))) from error
+            raise GeoError(self._workspace.in_own_names(str(error))) from error
         except OSError as error:
-            raise full_disk(error, self._place.out_dir) or error from error
+            raise full_disk(error, self._workspace.out_dir) or error from error
         finally:
-            self._place.discard_staging(staging)
+            self._workspace.discard_staging(staging)
 
     @property
     def plan_hash(self) -> str:
@@ -219,7 +222,7 @@ class NothingToWrite(GeoError):
     """What is done so far cannot be made into outputs, however often the run is started again."""
 
 
-class WorkPlace:
+class Workspace:
     """Where the work on a set of outputs is kept.
 
     Args:
@@ -261,9 +264,9 @@ class WorkPlace:
     def open(self, plan: Plan, *, resume: bool, overwrite: bool, campaign: str | None = None) -> Iterator[Work]:
         """Begin the work, join others who do the same, resume what they began, or find it done.
 
-        Finished bands are kept whatever happens in the block; when there is none, nothing is left behind. Of a finished
-        run a record is kept, by which its outputs are the result when the same is asked again, unless they are to be
-        replaced. It is written with the outputs, so that it is there when the process dies right after that.
+        Finished rows of tiles are kept whatever happens in the block; when there is none, nothing is left behind. Of a
+        finished run a record is kept, by which its outputs are the result when the same is asked again, unless they are
+        to be replaced. It is written with the outputs, so that it is there when the process dies right after that.
 
         Args:
             plan: what is asked for.
@@ -427,7 +430,7 @@ class WorkPlace:
                 elif path.name[0] == "." and _WORK.fullmatch(path.name[1:]):
                     self._remove(path)
             elif _DRAFT.fullmatch(path.name):
-                # If it is somebody's who waits for the guard, he tries again.
+                # If a process that waits for the guard made it, that process makes another one.
                 path.unlink(missing_ok=True)
         return found
 

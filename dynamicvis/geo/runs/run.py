@@ -14,9 +14,9 @@ from dynamicvis import __version__
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.output.file_names import Outputs
 from dynamicvis.geo.products.product import Product
-from dynamicvis.geo.runs.engine import Job, Progress, Source, Times, run_bands, tiles_with_data
+from dynamicvis.geo.runs.engine import Job, Progress, Source, Times, run_rows, tiles_with_data
 from dynamicvis.geo.runs.identity import identify
-from dynamicvis.geo.runs.journal import NothingToWrite, Plan, Work, WorkPlace
+from dynamicvis.geo.runs.journal import JOURNAL, NothingToWrite, Plan, Work, Workspace
 from dynamicvis.geo.runs.memory import MemoryUse, fit_batch_size, measure, memory_is_known, parse_size
 from dynamicvis.geo.runs.settings import Settings
 from dynamicvis.geo.scene.reading import DEFAULT_CACHE, gdal_cache
@@ -91,9 +91,9 @@ class Run:
         """
         outputs, settings = self._outputs, self._settings
         name = outputs.stem if len(outputs.names) > 1 else outputs.names[0]
-        place = WorkPlace(outputs.folder, name, outputs.names, outputs.staged.names)
+        workspace = Workspace(outputs.folder, name, outputs.names, outputs.staged.names)
         how = {"resume": settings.resume, "overwrite": settings.overwrite}
-        with gdal_cache(), place.open(self._plan(), **how, campaign=settings.campaign) as work:
+        with gdal_cache(), workspace.open(self._plan(), **how, campaign=settings.campaign) as work:
             times = None
             if work.result is None:
                 times = self._compute(work, progress)
@@ -141,6 +141,7 @@ class Run:
             "max_memory": settings.max_memory,
             "creation_options": dict(settings.creation_options),
             "version": __version__,
+            "journal": JOURNAL,
         }
         return Plan(options, {"batch_size": batch_size}, identity.unknown)
 
@@ -155,7 +156,7 @@ class Run:
             readers=self._settings.readers,
         )
         try:
-            return run_bands(job, work, progress)
+            return run_rows(job, work, progress)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

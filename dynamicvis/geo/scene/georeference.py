@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import rasterio
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.warp import reproject, transform
 
@@ -26,7 +28,7 @@ _TURNS = 20  # around the globe, that longitudes may count
 
 
 @dataclass(frozen=True)
-class Place:
+class Georeference:
     """Where the pixels of a scene are.
 
     Attributes:
@@ -36,14 +38,14 @@ class Place:
         shape: height and width, pixels, where they are known.
     """
 
-    crs: Any
-    affine: Any
+    crs: CRS | None
+    affine: Affine
     name: str
     shape: tuple[int, int] | None = None
 
     @cached_property
     def surface(self) -> Globe | Plane:
-        """What the map lies on; for a place with a CRS.
+        """What the map lies on; with a CRS.
 
         Raises:
             GeoError: the CRS has no such thing.
@@ -118,7 +120,7 @@ class Place:
         return bool(turn < 0 if turn else self.affine.determinant < 0)
 
     def check(self) -> None:
-        """Refuse a place that cannot be: no surface, or no point of the scene with an image.
+        """Refuse a georeference that cannot be: no surface, or no point of the scene with an image.
 
         Raises:
             GeoError: as above.
@@ -173,15 +175,11 @@ class Place:
         return found > 0
 
 
-def to_map(points: NDArray[np.float64], affine: Any) -> NDArray[np.float64]:
-    """Map coordinates (N, 2) of points (N, 2) given as column and row, pixels."""
-    columns, rows = points.T
+def to_map(points: NDArray[np.float64], affine: Affine) -> NDArray[np.float64]:
+    """Map coordinates (..., 2) of points (..., 2) given as column and row, pixels."""
+    columns, rows = points[..., 0], points[..., 1]
     return np.stack(
-        [
-            affine.a * columns + affine.b * rows + affine.c,
-            affine.d * columns + affine.e * rows + affine.f,
-        ],
-        axis=1,
+        [affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f], axis=-1
     )
 
 

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from dynamicvis.geo.output.antimeridian import Ring, areal_parts, fold
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.scene.surface import Globe, Plane
 
 _TOLERANCE = 0.02  # pixels
@@ -56,23 +56,23 @@ class Ground:
 
     Args:
         polygons: (N,) shapely polygons or multipolygons, column and row in pixels, valid.
-        place: of the scene.
+        georeference: of the scene.
 
     Raises:
         GeoError: the CRS has no surface.
     """
 
-    def __init__(self, polygons: NDArray[np.object_], place: Place) -> None:
-        self._place, self._count = place, len(polygons)
+    def __init__(self, polygons: NDArray[np.object_], georeference: Georeference) -> None:
+        self._georeference, self._count = georeference, len(polygons)
         self.clipped = np.zeros(len(polygons), bool)
-        surface = place.surface
+        surface = georeference.surface
         if isinstance(surface, Plane):
-            self.areas = shapely.area(polygons) * abs(place.affine.determinant) * surface.metres**2
+            self.areas = shapely.area(polygons) * abs(georeference.affine.determinant) * surface.metres**2
             return
         self._surface: Globe = surface
         if len(polygons):
             polygons = self._clip(polygons)
-        polygons = shapely.orient_polygons(polygons, exterior_cw=place.mirrored)
+        polygons = shapely.orient_polygons(polygons, exterior_cw=georeference.mirrored)
         parts, owner = shapely.get_parts(polygons, return_index=True)
         solid = ~shapely.is_empty(parts)
         self._owner = owner[solid]
@@ -101,7 +101,7 @@ class Ground:
         return _gathered(np.concatenate(parts)[order], self._owner[np.concatenate(which)[order]], self._count)
 
     def _clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-        image = self._place.image
+        image = self._georeference.image
         if image is None:
             return polygons
         shapely.prepare(image)
@@ -119,7 +119,7 @@ class Ground:
         points, ring = shapely.get_coordinates(rings, return_index=True)
         inside = ring[1:] == ring[:-1]
         edge_ring = ring[1:][inside]
-        found = self._place.lonlat(points)
+        found = self._georeference.lonlat(points)
         pieces = self._cut(points[:-1][inside], points[1:][inside], found[:-1][inside], found[1:][inside])
         off_grid = (points != np.rint(points)).any(axis=1)
         self._on_grid = np.bincount(ring, off_grid, minlength=len(rings)) == 0
@@ -139,7 +139,7 @@ class Ground:
         done: list[tuple[NDArray[np.float64], ...]] = []
         for halving in range(_HALVINGS + 1):
             half = (a + b) / 2
-            middle = self._place.lonlat(half)
+            middle = self._georeference.lonlat(half)
             width = self._eastward(start, end)
             off, straight = self._off_chord(start, middle, end, width, 0.5)
             length = np.linalg.norm(b - a, axis=1)
@@ -149,13 +149,13 @@ class Ground:
             # Pixels may be narrower across the edge than along it, as towards the rim of a disk.
             bent = np.flatnonzero(good & (straight > _SLIGHT * allowed))
             along = (b - a)[bent] / length[bent, None]
-            beside = self._place.lonlat(half[bent] + along[:, ::-1] * [1, -1])
+            beside = self._georeference.lonlat(half[bent] + along[:, ::-1] * [1, -1])
             across = _TOLERANCE * self._distance(middle[bent], beside)
             allowed[bent] = np.maximum(np.fmin(allowed[bent], across), _NOISE)
             good[bent] = straight[bent] <= allowed[bent]
             for fraction in (0.25, 0.75):
                 long = np.flatnonzero(good & (length > _LONG))
-                inner = self._place.lonlat(a[long] + fraction * (b - a)[long])
+                inner = self._georeference.lonlat(a[long] + fraction * (b - a)[long])
                 _, bend = self._off_chord(start[long], inner, end[long], width[long], fraction)
                 good[long] = bend <= allowed[long]
             # A piece shorter than the tolerance is within it, also where a map has no digits left.
@@ -284,7 +284,7 @@ class Ground:
         # Rounding may close what is narrower than the last decimal. Along the edges of pixels nothing is.
         far = np.maximum.reduceat(np.abs(latitudes), first) > _POLAR
         doubtful = np.bincount(self._part, far | ~self._on_grid, minlength=len(self._owner))[chosen] > 0
-        doubtful |= self._place.image is not None
+        doubtful |= self._georeference.image is not None
         doubtful[doubtful] = ~shapely.is_valid(found[doubtful])
         mended = [areal_parts(shapely.make_valid(found[broken])) for broken in np.flatnonzero(doubtful)]
         kept = [shapely.orient_polygons(parts) for parts in mended if len(parts)]
@@ -308,29 +308,29 @@ class Ground:
         return fold(rings, decimals)
 
 
-def pixel_size(place: Place) -> float | None:
-    """Edge of a pixel, metres, in the middle of a place or where it has an image; None if it has none anywhere.
+def pixel_size(georeference: Georeference) -> float | None:
+    """Edge of a pixel, metres, in the middle of a scene or where it has an image; None if it has none anywhere.
 
     Args:
-        place: with a CRS and a shape.
+        georeference: with a CRS and a shape.
 
     Raises:
         GeoError: the CRS has no surface.
     """
-    height, width = place.shape or (1, 1)
+    height, width = georeference.shape or (1, 1)
     corners = np.array([[width // 2, height // 2]], np.float64)
-    if isinstance(place.surface, Globe):
-        corners = np.concatenate([corners, np.minimum(np.floor(place.found), [width - 1, height - 1])])
+    if isinstance(georeference.surface, Globe):
+        corners = np.concatenate([corners, np.minimum(np.floor(georeference.found), [width - 1, height - 1])])
     for corner in corners:
-        (area,) = Ground(np.array([shapely.box(*corner, *(corner + 1))]), place).areas
+        (area,) = Ground(np.array([shapely.box(*corner, *(corner + 1))]), georeference).areas
         if area > 0:
             return float(np.sqrt(area))
     return None
 
 
-def decimals_of(place: Place) -> int:
+def decimals_of(georeference: Georeference) -> int:
     """Decimals of degrees that round by no more than an eightieth of a pixel, and to a centimetre at most."""
-    steps = place.steps
+    steps = georeference.steps
     # A pixel may be a narrow parallelogram: its height counts.
     height = np.abs(np.linalg.det(steps)) / np.hypot(*steps.transpose(2, 0, 1)).max(axis=1, initial=1e-300)
     if not height.size or not height.max() > 0:

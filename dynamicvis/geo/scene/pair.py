@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 from dynamicvis.geo.errors import GeoError
+from dynamicvis.geo.scene.georeference import to_map
 from dynamicvis.geo.scene.projection import project
 from dynamicvis.geo.scene.reading import one_sentence, without_warnings
 from dynamicvis.geo.scene.source import Scene, read_padded
@@ -68,7 +70,7 @@ class ScenePair:
         self.path = before.path
         self.card = before.card
         self.crs = before.crs
-        self.affine = _shifted(before.affine, common.left, common.top)
+        self.affine = before.affine @ Affine.translation(common.left, common.top)
         self.gsd = before.gsd
         self.count = before.count + after.count
         self.bands = [*before.bands, *after.bands]
@@ -156,14 +158,14 @@ class ScenePair:
         return Extent(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
     def _to_before(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        places = project(_apply(self._after_affine, points), self.after.crs, self.before.crs, self.after.path)
-        middle = _apply(self.before.affine, np.array([self.before.width / 2, self.before.height / 2]))
-        return _apply(~self.before.affine, _near_to(places, middle[0], _full_turn(self.before)))
+        projected = project(to_map(points, self._after_affine), self.after.crs, self.before.crs, self.after.path)
+        middle = to_map(np.array([self.before.width / 2, self.before.height / 2]), self.before.affine)
+        return to_map(_near_to(projected, middle[0], _full_turn(self.before)), ~self.before.affine)
 
     def _to_after(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        places = project(_apply(self.before.affine, points), self.before.crs, self.after.crs, self.before.path)
-        middle = _apply(self._after_affine, np.array([self.after.width / 2, self.after.height / 2]))
-        return _apply(~self._after_affine, _near_to(places, middle[0], _full_turn(self.after)))
+        projected = project(to_map(points, self.before.affine), self.before.crs, self.after.crs, self.before.path)
+        middle = to_map(np.array([self.after.width / 2, self.after.height / 2]), self._after_affine)
+        return to_map(_near_to(projected, middle[0], _full_turn(self.after)), ~self._after_affine)
 
     def _resampling_factors(self) -> tuple[float, float]:
         """Pixels of BEFORE along one of AFTER, in x and in y; one pair of numbers for all windows, so all agree."""
@@ -188,9 +190,11 @@ class ScenePair:
         read[:, ~valid] = np.nan
         step = ((source.right - source.left) / valid.shape[1], (source.bottom - source.top) / valid.shape[0])
         options = {
-            "src_transform": _scaled(_shifted(self._after_affine, source.left, source.top), *step),
+            "src_transform": self._after_affine @ Affine.translation(source.left, source.top) @ Affine.scale(*step),
             "src_crs": self.after.crs,
-            "dst_transform": _scaled(_shifted(self.before.affine, part.left, part.top), 1 / zoom[0], 1 / zoom[1]),
+            "dst_transform": self.before.affine
+            @ Affine.translation(part.left, part.top)
+            @ Affine.scale(1 / zoom[0], 1 / zoom[1]),
             "dst_crs": self.before.crs,
             "tolerance": 0,  # each pixel at its exact place, whatever window it is read in
         }
@@ -240,7 +244,7 @@ def _difference(before: Scene, after: Scene, after_affine: Affine) -> str | None
         )
     if before.crs != after.crs:
         return f"the CRS is {_name(before.crs)} for the first and {_name(after.crs)} for the second"
-    steps = _apply(~before.affine, _apply(after_affine, np.array([(0.0, 0), (1, 0), (0, 1)])))
+    steps = to_map(to_map(np.array([(0.0, 0), (1, 0), (0, 1)]), after_affine), ~before.affine)
     drift = np.abs(steps[1:] - steps[0] - np.eye(2)) * np.array([[after.width], [after.height]])
     if drift.max() > _SHIFT:
         sizes = [_pixel_size(scene) for scene in (before, after)]
@@ -255,8 +259,8 @@ def _difference(before: Scene, after: Scene, after_affine: Affine) -> str | None
 
 def _pixel_size(scene: Scene) -> str:
     """Width and height in units of the CRS."""
-    affine = scene.affine
-    unit = "degrees" if scene.crs.is_geographic else scene.crs.linear_units
+    affine, crs = scene.affine, scene.crs
+    unit = "pixels" if crs is None else "degrees" if crs.is_geographic else crs.linear_units
     return f"{np.hypot(affine.a, affine.d):.8g} x {np.hypot(affine.b, affine.e):.8g} {unit}"
 
 
@@ -282,7 +286,7 @@ def _on_turn_of(before: Scene, after: Scene) -> Affine:
     """The affine of AFTER in the longitudes that BEFORE counts in, where the CRS of both has some."""
     if before.crs is None or before.crs != after.crs:
         return after.affine
-    middles = [_apply(scene.affine, np.array([scene.width / 2, scene.height / 2])) for scene in (before, after)]
+    middles = [to_map(np.array([scene.width / 2, scene.height / 2]), scene.affine) for scene in (before, after)]
     x = _near_to(middles[1], middles[0][0], _full_turn(before))[0] - middles[1][0]
     affine = after.affine
     return Affine(affine.a, affine.b, affine.c + x, affine.d, affine.e, affine.f)
@@ -292,11 +296,11 @@ def _offset(before: Scene, after_affine: Affine) -> tuple[int, int]:
     """Column and row of BEFORE where AFTER begins."""
     if not before.georeferenced:
         return 0, 0
-    corner = _apply(~before.affine, _apply(after_affine, np.zeros((1, 2))))[0]
+    corner = to_map(to_map(np.zeros((1, 2)), after_affine), ~before.affine)[0]
     return round(corner[0]), round(corner[1])
 
 
-def _name(crs: Any) -> str:
+def _name(crs: CRS) -> str:
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else crs.to_wkt().partition('"')[2].partition('"')[0] or "one without a name"
 
@@ -309,22 +313,6 @@ def _outline(part: Extent) -> NDArray[np.float64]:
     sides = [(x, np.full_like(x, part.top)), (x, np.full_like(x, part.bottom))]
     sides += [(np.full_like(y, part.left), y), (np.full_like(y, part.right), y)]
     return np.concatenate([np.stack(side, axis=1) for side in sides])
-
-
-def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    x, y = points[..., 0], points[..., 1]
-    return np.stack([affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f], axis=-1)
-
-
-def _shifted(affine: Affine, columns: float, rows: float) -> Affine:
-    """The affine of the part of a raster that begins at a column and a row."""
-    x, y = affine.a * columns + affine.b * rows, affine.d * columns + affine.e * rows
-    return Affine(affine.a, affine.b, affine.c + x, affine.d, affine.e, affine.f + y)
-
-
-def _scaled(affine: Affine, x: float, y: float) -> Affine:
-    """The affine of a raster whose pixels are ``x`` times as wide and ``y`` times as high."""
-    return Affine(affine.a * x, affine.b * y, affine.c, affine.d * x, affine.e * y, affine.f)
 
 
 def _moved(part: Extent, columns: int, rows: int) -> Extent:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from dynamicvis.geo.errors import GeoError
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.scene.ground import Ground
 
 
-def project(points: NDArray[np.float64], crs: Any, target: str, name: str) -> NDArray[np.float64]:
+def project(points: NDArray[np.float64], crs: CRS | None, target: CRS | str | None, name: str) -> NDArray[np.float64]:
     """Transform points from ``crs`` to ``target``; longitude comes first in geographic systems.
 
     Args:
@@ -35,7 +35,7 @@ def project(points: NDArray[np.float64], crs: Any, target: str, name: str) -> ND
     return projected.reshape(points.shape)
 
 
-def areas(polygons: NDArray[np.object_], affine: Any, crs: Any, name: str) -> NDArray[np.float64]:
+def areas(polygons: NDArray[np.object_], affine: Affine, crs: CRS, name: str) -> NDArray[np.float64]:
     """Areas on the ellipsoid of polygons in pixel coordinates.
 
     Holes, several parts, any rotation of the affine, the antimeridian and a pole inside are all accounted for. Edges
@@ -54,10 +54,10 @@ def areas(polygons: NDArray[np.object_], affine: Any, crs: Any, name: str) -> ND
     Raises:
         GeoError: ``crs`` has no horizontal coordinates.
     """
-    return Ground(polygons, Place(crs, affine, name)).areas
+    return Ground(polygons, Georeference(crs, affine, name)).areas
 
 
-def _no_image(name: str, target: str) -> GeoError:
+def _no_image(name: str, target: CRS | str | None) -> GeoError:
     return GeoError(
         f"{name}: its coordinates cannot be transformed to {target}; its CRS or affine is wrong, set the right ones "
         "with `gdal_edit.py -a_srs EPSG:<code> -a_ullr <ulx> <uly> <lrx> <lry>`"

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
@@ -18,7 +20,7 @@ from rasterio.windows import Window
 from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.scene.decoding import decoding_memory
 from dynamicvis.geo.scene.fingerprint import fingerprint
-from dynamicvis.geo.scene.georeference import Place
+from dynamicvis.geo.scene.georeference import Georeference
 from dynamicvis.geo.scene.ground import pixel_size
 from dynamicvis.geo.scene.reading import (
     DEFAULT_CACHE,
@@ -417,7 +419,7 @@ class Scene:
                 f"{self.path} is placed by a camera model (RPC) only; put it on the ground with "
                 f"`gdalwarp -rpc -to RPC_DEM=<elevation model> {self.path} WARPED.tif` first"
             )
-        self.crs: Any = dataset.crs if georeferenced else None
+        self.crs: CRS | None = dataset.crs if georeferenced else None
         affine = dataset.transform if georeferenced else rasterio.Affine.identity()
         if affine.is_degenerate or not all(map(math.isfinite, affine)):
             raise GeoError(
@@ -428,18 +430,17 @@ class Scene:
         self._origin = (left, top)
         self.height: int = bottom - top
         self.width: int = right - left
-        x, y = _apply(affine, left, top)
-        self.affine: Any = rasterio.Affine(affine.a, affine.b, x, affine.d, affine.e, y)
+        self.affine: Affine = affine @ Affine.translation(left, top)
         self.gsd = self._measure_gsd()
 
     def _measure_gsd(self) -> float | None:
         """Edge of a pixel; with a card, a place where no results can be is refused."""
         if self.crs is None:
             return None
-        place = Place(self.crs, self.affine, self.path, (self.height, self.width))
+        georeference = Georeference(self.crs, self.affine, self.path, (self.height, self.width))
         try:
-            place.check()
-            return pixel_size(place)
+            georeference.check()
+            return pixel_size(georeference)
         except GeoError:
             if self.card is not None:
                 raise
@@ -522,11 +523,7 @@ def _colormap(dataset: Any, band: int) -> dict[int, tuple[int, int, int, int]] |
         return None
 
 
-def _apply(affine: Any, x: float, y: float) -> tuple[float, float]:
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
-
-
-def _pixels_of(bounds: tuple[float, float, float, float] | None, affine: Any, dataset: Any, path: str) -> Extent:
+def _pixels_of(bounds: tuple[float, float, float, float] | None, affine: Affine, dataset: Any, path: str) -> Extent:
     """The pixels of the raster that map bounds (left, bottom, right, top) touch."""
     whole = Extent(0, 0, dataset.width, dataset.height)
     if bounds is None:
@@ -535,7 +532,7 @@ def _pixels_of(bounds: tuple[float, float, float, float] | None, affine: Any, da
     wanted = " ".join(f"{value:g}" for value in bounds)
     if not all(map(math.isfinite, bounds)) or left >= right or bottom >= top:
         raise GeoError(f"bounds {wanted} hold nothing; give left bottom right top, as `rio bounds {path}` prints them")
-    columns, rows = zip(*(_apply(~affine, x, y) for x in (left, right) for y in (bottom, top)), strict=True)
+    columns, rows = zip(*(~affine @ (x, y) for x in (left, right) for y in (bottom, top)), strict=True)
     part = Extent(
         max(math.floor(min(columns) + _SNAP), whole.left),
         max(math.floor(min(rows) + _SNAP), whole.top),
@@ -543,7 +540,7 @@ def _pixels_of(bounds: tuple[float, float, float, float] | None, affine: Any, da
         min(math.ceil(max(rows) - _SNAP), whole.bottom),
     )
     if part.left >= part.right or part.top >= part.bottom:
-        corners = [_apply(affine, x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
+        corners = [affine @ (x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
         xs, ys = zip(*corners, strict=True)
         raise GeoError(
             f"bounds {wanted} do not meet {path}, which reaches from {min(xs):.10g} {min(ys):.10g} to "

@@ -84,7 +84,7 @@ class Globe:
         return float(2 * math.pi * self.zone(np.array(-90.0), np.array(90.0)))
 
 
-def surface_of(crs: Any, name: str) -> Globe | Plane:
+def surface_of(crs: CRS, name: str) -> Globe | Plane:
     """What the coordinates of a CRS lie on.
 
     Args:

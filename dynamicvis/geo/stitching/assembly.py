@@ -1,4 +1,4 @@
-"""From the files of all bands to rasters: cloud-optimised GeoTIFFs, each block written once."""
+"""From the files of all rows of tiles to rasters: cloud-optimised GeoTIFFs, each block written once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dynamicvis.geo.errors import GeoError
 from dynamicvis.geo.scene.reading import gdal_cache
 from dynamicvis.geo.stitching.grid import Extent, Grid
 from dynamicvis.geo.stitching.raster_spec import RasterSpec
-from dynamicvis.geo.stitching.rows import Band, Record, cast, convert, record_columns
+from dynamicvis.geo.stitching.rows import Record, RowLayout, cast, convert, record_columns
 
 _BLOCK = 512
 _CHUNK = 2 * _BLOCK
@@ -35,8 +35,8 @@ _CACHE = 32 << 20  # bytes of decoded blocks; what reading the scene has left in
 
 
 @dataclass(frozen=True)
-class StoredBand:
-    """Where a finished band lies, and what is in it.
+class StoredRow:
+    """Where a finished row of tiles lies, and what is in it.
 
     Attributes:
         path: its file.
@@ -51,7 +51,7 @@ class StoredBand:
 
 
 class Mosaic:
-    """The bands of a raster, put together window by window.
+    """The rows of tiles of a raster, put together window by window.
 
     Args:
         grid: its tiles.
@@ -59,14 +59,14 @@ class Mosaic:
         stored: one entry a row of tiles.
     """
 
-    def __init__(self, grid: Grid, rasters: Sequence[RasterSpec], stored: Sequence[StoredBand]) -> None:
+    def __init__(self, grid: Grid, rasters: Sequence[RasterSpec], stored: Sequence[StoredRow]) -> None:
         self._grid, self._rasters, self._stored = grid, rasters, stored
-        with_data = [band for band in stored if band.bands]
-        if len({tuple(sorted({**band.channels, **band.bands}.items())) for band in with_data}) > 1:
+        with_data = [row for row in stored if row.bands]
+        if len({tuple(sorted({**row.channels, **row.bands}.items())) for row in with_data}) > 1:
             raise ValueError("the model gave different numbers of channels for different tiles")
         channels = with_data[0].channels if with_data else {}
         self.bands = dict(with_data[0].bands) if with_data else {}
-        self._layouts = [Band(grid, row, rasters, channels, self.bands) for row in range(len(stored))]
+        self._layouts = [RowLayout(grid, row, rasters, channels, self.bands) for row in range(len(stored))]
         self._columns = record_columns(grid)
 
     def read(self, extent: Extent) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
@@ -83,42 +83,42 @@ class Mosaic:
             right = min(self._columns[column + 1], extent.right)
             inside = slice(left - self._columns[column], right - self._columns[column])
             target = slice(left - extent.left, right - extent.left)
-            for row in self._touched_bands(extent):
+            for row in self._touched_rows(extent):
                 record = self._record(row, column, opened)
                 if record is None:
                     continue
                 top, inner, lower, bottom = self._layouts[row].rows
                 first, last = max(inner, extent.top), min(lower, extent.bottom)
                 if first < last:
-                    place = (slice(first - extent.top, last - extent.top), target)
+                    where = (slice(first - extent.top, last - extent.top), target)
                     for name, array in record.values.items():
-                        values[name][:, *place] = array[:, first - inner : last - inner, inside]
-                        masks[name][place] = record.mask[first - top : last - top, inside]
+                        values[name][:, *where] = array[:, first - inner : last - inner, inside]
+                        masks[name][where] = record.mask[first - top : last - top, inside]
                 first, last = max(lower, extent.top), min(bottom, extent.bottom)
                 below = self._record(row + 1, column, opened) if first < last else None
                 if below is not None:
-                    place = (slice(first - extent.top, last - extent.top), target)
+                    where = (slice(first - extent.top, last - extent.top), target)
                     valid = record.mask[first - top : last - top, inside].astype(bool)
                     seam = slice(first - lower, last - lower)
                     for spec in self._rasters:
                         shares = record.bottom[spec.source], below.top[spec.source]
                         block, finite = convert(spec, shares[0][:, seam, inside] + shares[1][:, seam, inside])
-                        values[spec.name][:, *place] = block
-                        masks[spec.name][place] = valid & finite
+                        values[spec.name][:, *where] = block
+                        masks[spec.name][where] = valid & finite
         return values, masks
 
     def _record(self, row: int, column: int, opened: dict[int, NDArray[np.uint8]]) -> Record | None:
-        band = self._stored[row]
-        if band.offsets[column] < 0:
+        stored = self._stored[row]
+        if stored.offsets[column] < 0:
             return None
         if row not in opened:
-            opened[row] = np.memmap(band.path, np.uint8, "r")
-        return self._layouts[row].read(opened[row], band.offsets[column], column)
+            opened[row] = np.memmap(stored.path, np.uint8, "r")
+        return self._layouts[row].read(opened[row], stored.offsets[column], column)
 
     def _touched_columns(self, extent: Extent) -> range:
         return range(bisect_right(self._columns, extent.left) - 1, bisect_left(self._columns, extent.right))
 
-    def _touched_bands(self, extent: Extent) -> Iterator[int]:
+    def _touched_rows(self, extent: Extent) -> Iterator[int]:
         return (
             row
             for row, layout in enumerate(self._layouts)
@@ -130,7 +130,7 @@ def write_rasters(
     mosaic: Mosaic,
     grid: Grid,
     targets: Mapping[Path, RasterSpec],
-    place: Mapping[str, Any],
+    profile: Mapping[str, Any],
     *,
     scratch: Path,
     creation_options: Mapping[str, str],
@@ -141,7 +141,7 @@ def write_rasters(
         mosaic: where the values come from.
         grid: its tiles.
         targets: which raster goes to which file.
-        place: ``crs`` and ``transform`` of the raster, or nothing.
+        profile: ``crs`` and ``transform`` of the raster, or nothing.
         scratch: folder for the uncompressed copies that GDAL makes the files from.
         creation_options: of GDAL's COG driver; they replace ours.
 
@@ -154,7 +154,7 @@ def write_rasters(
     plain = {path: scratch / f"{path.stem}.plain.tif" for path in targets}
     with gdal_cache(_CACHE), _reported([path.name for path in targets]):
         specs = {plain[path]: spec for path, spec in targets.items()}
-        counts = _write_plain(mosaic, grid, specs, place)
+        counts = _write_plain(mosaic, grid, specs, profile)
         for path, spec in targets.items():
             if spec.resampling is None:
                 plain[path].replace(path)
@@ -168,7 +168,7 @@ def write_rows(
     path: Path,
     spec: RasterSpec,
     rows: Iterable[Sequence[tuple[int, NDArray[np.float32]]]],
-    place: Mapping[str, Any],
+    profile: Mapping[str, Any],
     *,
     shape: tuple[int, int],
     scratch: Path,
@@ -180,7 +180,7 @@ def write_rows(
         path: file to write.
         spec: what to make of the vectors; it has a NoData value.
         rows: for each row, from the top, the column and vector (D,) of each pixel that has one.
-        place: ``crs`` and ``transform`` of the raster, or nothing.
+        profile: ``crs`` and ``transform`` of the raster, or nothing.
         shape: height and width.
         scratch: folder for the uncompressed copy.
         creation_options: of GDAL's COG driver; they replace ours.
@@ -200,7 +200,7 @@ def write_rows(
                 values = cast(spec.convert(vectors), spec.dtype)
                 if sink is None:
                     block_size = _fitting_block(len(values) * np.dtype(spec.dtype).itemsize)
-                    sink = _create(plain, spec, len(values), shape, place, block_size)
+                    sink = _create(plain, spec, len(values), shape, profile, block_size)
                 block = np.full((len(values), 1, shape[1]), spec.nodata, spec.dtype)
                 block[:, :, [column for column, _ in row]] = values
                 sink.write(block, window=Window(0, top, shape[1], 1))
@@ -264,7 +264,7 @@ def _write_plain(
     mosaic: Mosaic,
     grid: Grid,
     targets: Mapping[Path, RasterSpec],
-    place: Mapping[str, Any],
+    profile: Mapping[str, Any],
 ) -> dict[str, NDArray[np.int64]]:
     sinks: dict[str, Any] = {}
     masks: dict[str, _Mask] = {}
@@ -272,7 +272,7 @@ def _write_plain(
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         try:
             for path, spec in targets.items():
-                sinks[spec.name] = _create(path, spec, mosaic.bands[spec.name], (grid.height, grid.width), place)
+                sinks[spec.name] = _create(path, spec, mosaic.bands[spec.name], (grid.height, grid.width), profile)
                 if spec.nodata is None:
                     masks[spec.name] = _Mask(sinks[spec.name])
             for top in range(0, grid.height, _CHUNK):
@@ -294,7 +294,12 @@ def _fitting_block(bytes_per_pixel: int) -> int:
 
 
 def _create(
-    path: Path, spec: RasterSpec, bands: int, shape: tuple[int, int], place: Mapping[str, Any], block_size: int = _BLOCK
+    path: Path,
+    spec: RasterSpec,
+    bands: int,
+    shape: tuple[int, int],
+    profile: Mapping[str, Any],
+    block_size: int = _BLOCK,
 ) -> Any:
     tiled = {"tiled": True, "blockxsize": block_size, "blockysize": block_size}
     # Blocks without data are left out: a sparse scene stays small.
@@ -308,7 +313,7 @@ def _create(
         count=bands,
         dtype=spec.dtype,
         nodata=spec.nodata,
-        **place,
+        **profile,
         **options,
     )
     sink.update_tags(**spec.tags)

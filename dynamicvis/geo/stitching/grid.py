@@ -95,9 +95,9 @@ class Grid:
         return len(self.rows.starts) * len(self.columns.starts)
 
     def __iter__(self) -> Iterator[Tile]:
-        return (tile for row in range(len(self.rows.starts)) for tile in self.band(row))
+        return (tile for row in range(len(self.rows.starts)) for tile in self.tiles_of_row(row))
 
-    def band(self, row: int) -> Iterator[Tile]:
+    def tiles_of_row(self, row: int) -> Iterator[Tile]:
         """The tiles of one row, from left to right."""
         top = self.rows.starts[row]
         core_top, core_bottom = self.rows.cores[row]

@@ -1,11 +1,11 @@
 """The results of one row of tiles on disk: blended from left to right, open to the rows above and below.
 
-A *band* is one row of tiles. What it can finish alone, the pixels between the seams to the bands above and below, is
-stored in the type of the output; over those two seams it stores its own weighted share in float32, and the two shares
-of a seam are added when the raster is put together. So bands are made in any order, by any process, and memory holds
-one tile's maps, whatever the width of the raster.
+What a row can finish alone, the pixels between the seams to the rows above and below, is stored in the type of the
+output; over those two seams it stores its own weighted share in float32, and the two shares of a seam are added when
+the raster is put together. So rows of tiles are made in any order, by any process, and memory holds one tile's maps,
+whatever the width of the raster.
 
-The file of a band holds one record a tile, one behind the other; tiles without data have none. A record covers the
+The file of a row holds one record a tile, one behind the other; tiles without data have none. A record covers the
 columns from the tile's left seam up to its right one. Its parts, each starting at a multiple of 8 bytes: the mask, one
 array (bands, rows, columns) for each raster, and for each map two arrays (channels, rows, columns), its top and its
 bottom share.
@@ -32,10 +32,10 @@ _ROWS = 64  # converted at a time
 
 @dataclass(frozen=True)
 class Record:
-    """One tile's part of a band.
+    """One tile's part of a row.
 
     Attributes:
-        mask: (rows, columns) 1 where there is data, over all rows of the band.
+        mask: (rows, columns) 1 where there is data, over all pixel rows of the row of tiles.
         values: (bands, rows, columns) by name of the raster, between the seams.
         top, bottom: (channels, rows, columns) weighted shares by name of the map, over the seams.
     """
@@ -46,11 +46,11 @@ class Record:
     bottom: Mapping[str, NDArray[np.float32]]
 
 
-class Band:
+class RowLayout:
     """Places of a row of tiles in the raster and in its file.
 
     Attributes:
-        rows: (first row of the band, first between the seams, first of the lower seam, first below the band).
+        rows: first pixel row of the row of tiles, first between the seams, first of the lower seam, first below.
         columns: first column of each record, and the width of the raster.
         channels: of each map, by name.
         bands: of each raster, by name.
@@ -59,7 +59,7 @@ class Band:
     def __init__(
         self, grid: Grid, row: int, rasters: Sequence[RasterSpec], channels: Mapping[str, int], bands: Mapping[str, int]
     ) -> None:
-        self.rows = band_rows(grid, row)
+        self.rows = pixel_rows(grid, row)
         self.columns = record_columns(grid)
         self.channels, self.bands = dict(channels), dict(bands)
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in rasters}
@@ -89,12 +89,12 @@ class Band:
         return Record(found["mask"][""], found["values"], found["top"], found["bottom"])
 
 
-class BandWriter:
-    """Blends the tiles of one band, given from left to right, into its file.
+class RowWriter:
+    """Blends the tiles of one row, given from left to right, into its file.
 
     Args:
         path: file to write.
-        grid, row: which band.
+        grid, row: which row of tiles.
         rasters: what is made of the maps.
     """
 
@@ -102,14 +102,14 @@ class BandWriter:
         self._file = path.open("wb")
         self._grid, self._row, self._rasters = grid, row, rasters
         self._columns = record_columns(grid)
-        self._top, self._inner, self._lower, self._bottom = band_rows(grid, row)
+        self._top, self._inner, self._lower, self._bottom = pixel_rows(grid, row)
         self._carried: dict[str, NDArray[np.float32]] = {}
         self.offsets: list[int] = []
         self.channels: dict[str, int] = {}
         self.bands: dict[str, int] = {}
 
     def add(self, tile: Tile, maps: Mapping[str, NDArray[np.float32]], valid: NDArray[np.bool_]) -> None:
-        """Blend the maps (K, tile, tile) of the next tile, with its mask of pixels with data, into the band."""
+        """Blend the maps (K, tile, tile) of the next tile, with its mask of pixels with data, into the row."""
         self._check(maps)
         maps = {name: np.asarray(values, np.float32) for name, values in maps.items()}
         window = tile.window
@@ -193,8 +193,8 @@ class BandWriter:
                 raise ValueError(f"the model gave {len(values)} channels of {name} after {self.channels[name]}")
 
 
-def band_rows(grid: Grid, row: int) -> tuple[int, int, int, int]:
-    """First row of a band, of its part between the seams, of its lower seam, and the first row below it."""
+def pixel_rows(grid: Grid, row: int) -> tuple[int, int, int, int]:
+    """First pixel row of a row of tiles, of its part between the seams, of its lower seam, and the first below it."""
     top, bottom = grid.rows.reach(row)
     seams = grid.rows.seams
     inner = top if row == 0 else seams[row - 1][1]
