@@ -78,7 +78,7 @@ def test_the_policy_lets_nothing_in_but_the_scripts_and_styles_of_the_page(tmp_p
 
 
 def test_leaflet_comes_with_its_licence(tmp_path: Path) -> None:
-    licence = (files("dynamicvis.geo") / "assets" / "leaflet" / "LICENSE").read_text("utf-8")
+    licence = (files("dynamicvis.geo.pictures") / "assets" / "leaflet" / "LICENSE").read_text("utf-8")
     assert licence.startswith("BSD 2-Clause")
     assert licence in make_preview(tmp_path).read_text("utf-8")
 
