@@ -27,7 +27,7 @@ $(DEMO_DATA): $(INSTALLED)
 	@touch $@
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 demo: $(DEMO_DATA)
 	$(BIN)/dynamicvis predict $(VENV)/lib/python3*/site-packages/deepforest/data/OSBS_029.tif -o $(DEMO_OUT) --overwrite

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynamicvis.backbone import DynamicVis, NoiseDecay, create_backbone
     from dynamicvis.checkpoint import load_checkpoint
+    from dynamicvis.geo.models import load_model
 
 __version__ = version("dynamicvis")
-__all__ = ["DynamicVis", "NoiseDecay", "__version__", "create_backbone", "load_checkpoint"]
+__all__ = ["DynamicVis", "NoiseDecay", "__version__", "create_backbone", "load_checkpoint", "load_model"]
 
 _HOMES = {
     "DynamicVis": "dynamicvis.backbone",
     "NoiseDecay": "dynamicvis.backbone",
     "create_backbone": "dynamicvis.backbone",
     "load_checkpoint": "dynamicvis.checkpoint",
+    "load_model": "dynamicvis.geo.models",
 }
 
 

@@ -42,12 +42,21 @@ class TileOutputs:
         maps: (B, K, height, width) float32 by name, blended between tiles: ``"scores"`` are class probabilities,
             ``"selection"`` is 1 where a stage of the backbone kept the pixel's token, one channel a stage.
         objects: one entry a tile.
-        vectors: (B, D) float32, one a tile: class probabilities of a scene classifier, or an embedding.
+        vectors: (B, classes) float32, class probabilities of a scene classifier.
+        embedding: (B, D) float32, one vector a tile.
     """
 
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     objects: Sequence[TileObjects] | None = None
     vectors: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
+
+    @property
+    def probabilities(self) -> NDArray[np.float32] | None:
+        """Class probabilities: (B, classes, height, width) for pixels, (B, classes) for scenes, None for objects and
+        embeddings.
+        """
+        return self.maps.get("scores", self.vectors)
 
 
 # (B, bands, height, width) float32 in raster units, NoData filled with the card's means

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# Several test processes share the processors, and two pools of threads there slow each other down many times over.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 # Read by Triton when it is imported, which any test module may cause.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

@@ -32,8 +32,13 @@ def load_model(
         device: where it runs, such as ``"cpu"``.
         selection: also give the map ``"selection"``: 1 where a stage of the backbone selected the token, else 0; of a
             model for change, where it did so in either of the dates.
-        embedding: instead of its own results give ``vectors``, the mean of the backbone's last map. The model's card
+        embedding: instead of its own results give ``embedding``, the mean of the backbone's last map. The model's card
             is then one of task ``"embedding"``, and a model for change takes the bands of one date.
+
+    Returns:
+        The model, with its ``card``. It is called with windows (B, bands, height, width) of raw values as a raster has
+        them, bands in the order of ``card.bands``, and gives a `dynamicvis.tile_model.TileOutputs`: ``objects`` with
+        boxes, scores, labels and masks, ``probabilities`` of classes, or an ``embedding``.
 
     Raises:
         ModelFileError: the file is missing, damaged or holds another architecture, or ``selection`` is asked of a

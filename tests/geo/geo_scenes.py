@@ -208,7 +208,7 @@ def embedding_model(**changes: Any) -> FakeModel:
 
     def answer(images: NDArray[np.float32]) -> TileOutputs:
         means = images.mean(axis=(2, 3))
-        return TileOutputs(vectors=np.concatenate([means, images[:, :1].std(axis=(2, 3))], axis=1))
+        return TileOutputs(embedding=np.concatenate([means, images[:, :1].std(axis=(2, 3))], axis=1))
 
     return FakeModel(make_card(task="embedding", classes=(), colors=(), **changes), answer)
 

@@ -337,7 +337,8 @@ def test_an_estimate_names_the_files_of_the_run(tmp_path: Path, task: str) -> No
         (make_card(task="segmentation"), TileOutputs({"scores": np.zeros((1, 2, 9, 9), np.float32)}), "for a tile of"),
         (make_card(task="classification"), TileOutputs(), "vectors of shape none"),
         (make_card(task="classification"), TileOutputs(vectors=np.zeros((1, 3), np.float32)), r"shape \(1, 3\)"),
-        (make_card(task="embedding"), TileOutputs(vectors=np.zeros(1, np.float32)), r"shape \(1,\)"),
+        (make_card(task="embedding"), TileOutputs(embedding=np.zeros(1, np.float32)), r"shape \(1,\)"),
+        (make_card(task="embedding"), TileOutputs(vectors=np.zeros((1, 3), np.float32)), "an embedding of shape none"),
     ],
 )
 def test_an_answer_that_does_not_fit_the_card_is_refused_and_leaves_nothing(

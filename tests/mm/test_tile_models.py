@@ -18,7 +18,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
-from dynamicvis.geo.models import load_model
+from dynamicvis import load_model
 from dynamicvis.mm.export import export_model
 from dynamicvis.mm.inference.caps import ObjectCaps
 from dynamicvis.mm.inference.tile_model import OpenMMLabModel
@@ -174,7 +174,8 @@ def test_class_maps_are_those_of_mmseg(pair: Pair) -> None:
 
 @cases("one_channel")
 def test_a_model_with_one_channel_gives_both_classes(pair: Pair) -> None:
-    scores = load_model(pair.path)(pair.images).maps["scores"]
+    scores = load_model(pair.path)(pair.images).probabilities
+    assert scores is not None
     for actual, expected in zip(scores, pair.own_results(pair.images), strict=True):
         close(actual[1:], expected.seg_logits.data, 1e-4)  # mmseg's are probabilities here
         close(actual[0], 1 - actual[1])
@@ -239,6 +240,7 @@ def test_probabilities_are_those_of_mmpretrain(pair: Pair) -> None:
     # The file's order is red, green, blue; the config's loader gives them the other way round.
     expected = pair.own_results(np.ascontiguousarray(pair.images[:, ::-1]))
     close(outputs.vectors, torch.stack([found.pred_score for found in expected]))
+    assert outputs.probabilities is outputs.vectors
 
 
 @cases("embedding", "dense", "clipped_embedding")
@@ -249,7 +251,7 @@ def test_embeddings_are_those_of_the_embedder(pair: Pair) -> None:
         images = (images * np.float32(255 / 2000)).clip(0, 255)
     expected = torch.stack([found.embedding for found in pair.own_results(images)])
     outputs = load_model(pair.path)(pair.images)
-    close(outputs.vectors, expected, 1e-4)
+    close(outputs.embedding, expected, 1e-4)
     assert not outputs.maps
     assert outputs.objects is None
     assert pair.card.classes == ()
@@ -264,8 +266,9 @@ def test_a_tile_is_answered_the_same_alone_and_in_a_batch(pair: Pair) -> None:
     for name, values in together.maps.items():
         close(second.maps[name][0], values[1])
         np.testing.assert_array_equal(again.maps[name], values)
-    if together.vectors is not None:
-        close(second.vectors[0], together.vectors[1])
+    for name in ("vectors", "embedding"):
+        if getattr(together, name) is not None:
+            close(getattr(second, name)[0], getattr(together, name)[1])
     for alone, among in zip(second.objects or (), (together.objects or ())[1:], strict=True):
         close(alone.scores, among.scores)
         close(alone.boxes, among.boxes, 1e-3)
@@ -326,8 +329,10 @@ def test_embedding_of_any_model_is_the_mean_of_its_backbones_last_map(pair: Pair
                 normalised, scale_factor=pair.card.scale, mode=mode, align_corners=False
             )
         expected = pair.model.backbone(normalised)[-1].mean(dim=(2, 3))
-    close(outputs.vectors, expected, 1e-4)
-    assert outputs.vectors.dtype == np.float32
+    assert outputs.embedding is not None
+    assert outputs.probabilities is None
+    close(outputs.embedding, expected, 1e-4)
+    assert outputs.embedding.dtype == np.float32
 
 
 @cases("change")

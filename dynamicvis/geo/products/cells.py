@@ -36,20 +36,6 @@ class Cells(ModelProduct):
     def make_grid(cls, card: ModelCard, height: int, width: int, tile: int, overlap: int) -> Grid:
         return cell_grid(height, width, tile)
 
-    @classmethod
-    def check_answer(cls, card: ModelCard, outputs: TileOutputs) -> None:
-        vectors = outputs.vectors
-        if vectors is None or vectors.ndim != 2 or vectors.shape[1] != cls._length(card, vectors.shape[1]):
-            shape = "none" if vectors is None else vectors.shape
-            raise ValueError(
-                f"model '{card.name}' gave vectors of shape {shape} for the card's {len(card.classes)} classes"
-            )
-
-    @classmethod
-    def _length(cls, card: ModelCard, given: int) -> int:
-        """Number of values that a vector must have."""
-        return given
-
     def write(self, work: Work, staging: Path) -> dict[str, int]:
         outputs = self.scenery.outputs
         self._write_maps(work, self._selection_target(staging))
@@ -109,8 +95,13 @@ class ClassCells(Cells):
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     @classmethod
-    def _length(cls, card: ModelCard, given: int) -> int:
-        return len(card.classes)
+    def check_answer(cls, card: ModelCard, outputs: TileOutputs) -> None:
+        vectors = outputs.vectors
+        if vectors is None or vectors.ndim != 2 or vectors.shape[1] != len(card.classes):
+            shape = "none" if vectors is None else vectors.shape
+            raise ValueError(
+                f"model '{card.name}' gave vectors of shape {shape} for the card's {len(card.classes)} classes"
+            )
 
     def _main(self) -> RasterSpec:
         return self._classes()
@@ -133,6 +124,13 @@ class EmbeddingCells(Cells):
 
     tasks: ClassVar[tuple[str, ...]] = ("embedding",)
     formats: ClassVar[tuple[str, ...]] = (RASTER, ".parquet", QUICKLOOK)
+
+    @classmethod
+    def check_answer(cls, card: ModelCard, outputs: TileOutputs) -> None:
+        embedding = outputs.embedding
+        if embedding is None or embedding.ndim != 2:
+            shape = "none" if embedding is None else embedding.shape
+            raise ValueError(f"model '{card.name}' gave an embedding of shape {shape}; it must be (B, D)")
 
     @classmethod
     def check_outputs(cls, card: ModelCard, outputs: Outputs) -> None:

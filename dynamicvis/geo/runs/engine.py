@@ -366,8 +366,9 @@ class _RowInTheMaking:
                 self._job.score_threshold,
             )
             self._objects.append((tile, found))
-        if outputs.vectors is not None:
-            self._vectors.append(outputs.vectors[item.index])
+        vectors = outputs.embedding if outputs.vectors is None else outputs.vectors
+        if vectors is not None:
+            self._vectors.append(vectors[item.index])
             self._columns.append(tile.column)
 
     def finish(self) -> None:
@@ -396,7 +397,7 @@ class _RowInTheMaking:
 
 
 def _check_length(outputs: TileOutputs, length: int) -> None:
-    parts = {**outputs.maps, "objects": outputs.objects, "vectors": outputs.vectors}
+    parts = {**outputs.maps, "objects": outputs.objects, "vectors": outputs.vectors, "embedding": outputs.embedding}
     for name, part in parts.items():
         if part is not None and len(part) != length:
             raise ValueError(f"the model gave {name} for {len(part)} tiles of {length}")

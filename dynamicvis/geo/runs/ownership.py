@@ -23,7 +23,7 @@ def taken(answer: list[TileOutputs]) -> TileOutputs:
     """
     outputs = answer.pop()
     names, maps = list(outputs.maps), [outputs.maps[name] for name in outputs.maps]
-    vectors = [outputs.vectors]
+    vectors, embedding = [outputs.vectors], [outputs.embedding]
     objects = None if outputs.objects is None else list(outputs.objects)
     del outputs  # Of what nobody else holds, the lists here are now the only holders.
     maps.reverse()
@@ -37,7 +37,7 @@ def taken(answer: list[TileOutputs]) -> TileOutputs:
             small = np.array(found.boxes), np.array(found.scores), np.array(found.labels)
             del found
             kept.append(TileObjects(*small, _own(masks), most))
-    return TileOutputs({name: _own(maps) for name in names}, kept, _own(vectors))
+    return TileOutputs({name: _own(maps) for name in names}, kept, _own(vectors), _own(embedding))
 
 
 def _own(holder: list[Any]) -> Any:

@@ -239,7 +239,7 @@ def _class_vectors(model: Any, batch: _Batch, card: ModelCard) -> TileOutputs:
 
 
 def _embeddings(model: Any, batch: _Batch, card: ModelCard) -> TileOutputs:
-    return TileOutputs(vectors=spatial_mean(model.backbone(batch.images)).float().cpu().numpy())
+    return TileOutputs(embedding=spatial_mean(model.backbone(batch.images)).float().cpu().numpy())
 
 
 _ANSWERS: dict[str, Callable[[Any, _Batch, ModelCard], TileOutputs]] = {
