@@ -114,6 +114,11 @@ TYPES = {scope: frozenset(names.split()) for scope, names in _NAMES.items()}
 # Not registered: what mmdet looks up among mmcv's operators by name.
 OPERATORS = frozenset(("RoIAlign", "RoIPool", "SimpleRoIAlign", "nms", "soft_nms"))
 _ANYWHERE = frozenset().union(OPERATORS, *TYPES.values())
+_TRANSITIONS = ("same_up", "same_down", "across_lateral", "across_down", "across_up", "across_skip", "output")
+# Settings whose ``type`` chooses between ways of one class, FPG or StageCascadeRPNHead, and builds nothing by its name.
+_CHOICES = {"adapt_cfg": frozenset(("dilation", "offset"))} | dict.fromkeys(
+    (f"{name}_trans" for name in _TRANSITIONS), frozenset(("conv", "identity", "interpolation_conv", "last_conv"))
+)
 _INITIALISATIONS = frozenset(("Caffe2Xavier", "Constant", "Kaiming", "Normal", "TruncNormal", "Uniform", "Xavier"))
 
 _DEEPEST = 40
@@ -212,27 +217,29 @@ def _entry_problems(key: Any, value: Any, place: str, depth: int, left: list[int
     elif not (isinstance(key, str) and _KEY.fullmatch(key)):
         yield f"{place} has the key '{printable(str(key), 60)}', which is no name of a setting"
     elif key == "type":
-        if not _known(value, inside == "init_cfg"):
+        if not _known(value, inside):
             shown = f"'{printable(value, 60)}'" if isinstance(value, str) else "no text"
             yield (
                 f"{place}.type is {shown}, which a model file may not build: it must be one of the known parts of "
                 f"{', '.join(sorted(TYPES))}"
             )
-    elif _OPENING.search(key) and _has_text(value):
+    elif _OPENING.search(key) and _has_text(value) and not (key == "paths" and _has_directions(value)):
         yield f"{place}.{key} names a file, address or text, which a model file may not"
     else:
-        inside = key if key in ("init_cfg", *_UNBOUNDED) and not inside else inside
+        inside = key if key in ("init_cfg", *_UNBOUNDED, *_CHOICES) and not inside else inside
         yield from _problems(value, f"{place}.{key}", depth + 1, left, inside)
 
 
-def _known(kind: Any, initial: bool) -> bool:
+def _known(kind: Any, inside: str) -> bool:
     if kind is None:
         return True
     if not isinstance(kind, str):
         return False
-    if initial:
+    if inside == "init_cfg":
         return kind in _INITIALISATIONS
     scope, dot, name = kind.rpartition(".")
+    if kind in _CHOICES.get(inside, ()):
+        return True
     return name in TYPES.get(scope, ()) if dot else name in _ANYWHERE
 
 
@@ -241,3 +248,8 @@ def _has_text(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(not isinstance(entry, int | float) for entry in value)
     return value is not None and value != {} and not isinstance(value, int | float)
+
+
+def _has_directions(value: Any) -> bool:
+    """Whether the ``paths`` of a config are those of FPG: bottom up and top down."""
+    return isinstance(value, list | tuple) and all(entry in ("bu", "td") for entry in value)

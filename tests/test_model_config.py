@@ -112,6 +112,16 @@ def test_settings_that_open_files_or_take_too_much(setting: tuple[Any, ...], mes
         raise ValueError(config_problem(with_setting(*setting)))
 
 
+def test_choices_within_one_class() -> None:
+    grid = {"type": "FPG", "paths": ["bu", "td"], "same_up_trans": {"type": "conv", "norm_cfg": {"type": "BN"}}}
+    assert config_problem(with_setting("neck", grid | {"output_trans": {"type": "last_conv"}})) is None
+    assert config_problem(with_setting("bbox_head", "adapt_cfg", {"type": "dilation", "dilation": 3})) is None
+    for place in (("neck", "paths", ["bu", "/etc"]), ("neck", "paths", "bu"), ("neck", "paths", [["bu"]])):
+        assert "config.neck.paths names a file" in str(config_problem(with_setting(*place)))
+    for place in (("neck", "same_up_trans", {"type": "dilation"}), ("neck", "adapt", {"type": "conv"})):
+        assert "may not build" in str(config_problem(with_setting(*place)))
+
+
 def test_deep_nesting() -> None:
     nested: Any = 1
     for _ in range(500):
