@@ -14,6 +14,7 @@ from torch import Tensor
 from dynamicvis.checkpoint import CheckpointError, read_tensors
 from dynamicvis.files import read_text
 from dynamicvis.mm.classes import class_colors, class_names
+from dynamicvis.mm.inference.building import check_model
 from dynamicvis.model_card import ModelCard, ModelFileError, is_number, save_model
 
 _logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ def export_model(
 ) -> ModelCard:
     """Write a model file with float16 weights and a card made from the config.
 
-    A tensor whose values float16 cannot hold, too large or too small, stays in float32; the log names it. Nothing in
-    the checkpoint is executed.
+    A tensor whose values float16 cannot hold, too large or too small, stays in float32; the log counts them. Nothing
+    in the checkpoint is executed. The model of the card is built and compared with the weights before anything is
+    written.
 
     The config must have a ``model_card`` dictionary with the fields of :class:`ModelCard` that cannot be read from it:
     description, value_range, gsd, training_data, license, tile and overlap where the model is not tested by sliding a
@@ -58,7 +60,8 @@ def export_model(
 
     Raises:
         ModelFileError: the config lacks card values or builds what a model file may not, see
-            `dynamicvis.model_config`; or the checkpoint cannot be read, lacks the backbone or holds NaN.
+            `dynamicvis.model_config`; the checkpoint cannot be read, lacks the backbone or holds NaN; or it is of
+            another model than the config's.
     """
     config = _config(config_path)
     given: dict[str, Any] = config.model_card.to_dict()
@@ -86,7 +89,9 @@ def export_model(
         raise ModelFileError(f"{config_path}: model_card does not fit a model card ({error})") from error
     except ModelFileError as error:
         raise ModelFileError(f"{config_path}: {error}") from error
-    save_model(out, _half(_used(_load_state_dict(checkpoint), task, checkpoint)), card)
+    weights = _half(_used(_load_state_dict(checkpoint), task, checkpoint))
+    check_model(weights, card, config_path, checkpoint)
+    save_model(out, weights, card)
     return card
 
 
@@ -300,11 +305,16 @@ def _load_state_dict(checkpoint: str | Path) -> dict[str, Tensor]:
 
 
 def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in float16, those that it cannot hold in float32, named in the log."""
+    """Weights in float16, those that it cannot hold in float32, counted in the log."""
     halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     kept = [key for key, value in tensors.items() if value.is_floating_point() and not _held(key, value, halves[key])]
     if kept:
-        _logger.warning("kept in float32, for float16 cannot hold their values: %s", ", ".join(kept))
+        _logger.warning(
+            "kept in float32, for float16 cannot hold their values: %d of %d tensors, such as %s",
+            len(kept),
+            len(tensors),
+            kept[0],
+        )
     return halves | {key: tensors[key].float() for key in kept}
 
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from safetensors import safe_open
 
+from dynamicvis.mm import export as export_module
 from dynamicvis.mm.export import export_model
 from dynamicvis.model_card import ModelCard, ModelFileError, read_weights
 
@@ -28,6 +29,12 @@ TASKS = {
     "ship_detection": "detection",
     "tree_detection": "detection",
 }
+
+
+@pytest.fixture(autouse=True)
+def cards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are too few for any model here; that they fit is tested with model files."""
+    monkeypatch.setattr(export_module, "check_model", lambda *_: None)
 
 
 @pytest.fixture
@@ -172,7 +179,9 @@ def test_what_half_precision_cannot_hold_keeps_its_values(checkpoint: Path, capl
     export(CONFIGS / "building_extraction/dynamicvis-nano_upernet_whu-building.py", checkpoint)
     read = read_weights(checkpoint.with_name("x.safetensors"))
     whole = ("backbone.large", "backbone.tiny", "backbone.bfloat", "head.bn.running_var")
-    assert caplog.messages == [f"kept in float32, for float16 cannot hold their values: {', '.join(whole)}"]
+    assert caplog.messages == [
+        "kept in float32, for float16 cannot hold their values: 4 of 8 tensors, such as backbone.large"
+    ]
     for name in whole:
         assert torch.equal(read[name], state[name].float())
     assert read["backbone.edge"].tolist() == [65504.0, 0.0, 0.0]

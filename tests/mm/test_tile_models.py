@@ -363,3 +363,39 @@ def test_a_command_loads_a_model_without_a_word_or_packages_that_it_does_not_use
     )
     result = subprocess.run([sys.executable, "-c", code, str(pair.path)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("pair", "change", "message"),
+    [
+        ("detection", "less", r"last\.pth holds weights of another architecture .*1 tensors missing, 0 unexpected"),
+        ("detection", "more", r"last\.pth holds weights of another architecture .*1 unexpected, .*such as more"),
+        ("detection", "shape", r"last\.pth holds weights of another architecture .*1 of another shape"),
+        ("detection", "type", r"last\.pth holds .* as BOOL, and the model needs torch\.float32"),
+        ("detection", "classes", r"config\.json describes a model of 1 classes and names 2"),
+        ("detection", "build", r"config\.json describes an architecture that this version cannot build"),
+        ("embedding", "less", r"last\.pth holds weights of another architecture .*1 tensors missing, 0 unexpected"),
+    ],
+    indirect=["pair"],
+)
+def test_no_file_is_written_that_cannot_be_used(pair: Pair, change: str, message: str, tmp_path: Path) -> None:
+    config = json.loads(pair.path.with_name("config.json").read_text())
+    state = torch.load(pair.path.with_name("last.pth"), weights_only=True)["state_dict"]
+    name = next(name for name in state if name.startswith("backbone.") and name.endswith(".weight"))
+    if change == "less":
+        del state[name]
+    elif change == "more":
+        state["more"] = torch.ones(1)
+    elif change == "shape":
+        state[name] = state[name][:1]
+    elif change == "type":
+        state[name] = state[name] > 0
+    elif change == "classes":
+        config["model_card"] |= {"classes": ["ship", "boat"], "colors": ["#ff0000", "#00ff00"]}
+    else:
+        config["model"]["neck"]["speed"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save({"state_dict": state}, tmp_path / "last.pth")
+    with pytest.raises(ModelFileError, match=message):
+        export_model(tmp_path / "config.json", tmp_path / "last.pth", tmp_path / "new.safetensors", name="new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "last.pth"]

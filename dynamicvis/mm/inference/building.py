@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,22 @@ from dynamicvis.model_card import OPENMMLAB_PACKAGES, ModelCard, ModelFileError,
 from dynamicvis.model_config import scopes_of, types_of
 from dynamicvis.text import first_sentence, printable
 
+Shapes = Mapping[str, tuple[tuple[int, ...], str]]
+"""Shapes and types of weights by name, as `dynamicvis.model_card.weight_shapes` gives them."""
 
-def build_model(card: ModelCard, path: str | Path) -> Any:
+
+def build_model(card: ModelCard, path: str | Path, weights: Shapes | None = None) -> Any:
     """The model of a card, not yet with its weights.
+
+    Args:
+        card: the card.
+        path: model file, or what an error names.
+        weights: what the model is for and what bounds its size; None for those in the file.
 
     Raises:
         ModelFileError: OpenMMLab as installed cannot build it.
     """
-    return _build(OPENMMLAB_PACKAGES[card.task], card.config, path)
+    return _build(OPENMMLAB_PACKAGES[card.task], card.config, path, weights)
 
 
 class Backbone(nn.Module):
@@ -37,8 +45,10 @@ class Backbone(nn.Module):
         self.backbone = backbone
 
 
-def build_backbone(card: ModelCard, path: str | Path) -> Backbone:
+def build_backbone(card: ModelCard, path: str | Path, weights: Shapes | None = None) -> Backbone:
     """The backbone of a card's model, not yet with its weights; OpenMMLab's packages are left out where they can be.
+
+    Arguments are as for `build_model`.
 
     Raises:
         ModelFileError: OpenMMLab as installed cannot build it, or the model has no part called backbone.
@@ -48,7 +58,28 @@ def build_backbone(card: ModelCard, path: str | Path) -> Backbone:
         raise ModelFileError(f"{path} holds a model without a backbone, which has no embedding; choose another model")
     scope, _, name = str(config.get("type") or "").rpartition(".")
     package = OPENMMLAB_PACKAGES.get(card.task, "dynamicvis")
-    return Backbone(_build(scope or package, {**config, "type": name} if scope else config, path))
+    return Backbone(_build(scope or package, {**config, "type": name} if scope else config, path, weights))
+
+
+def check_model(
+    tensors: Mapping[str, torch.Tensor], card: ModelCard, config: str | Path, checkpoint: str | Path
+) -> None:
+    """Build the model of a card that is not yet in a file, and compare it with the card and with its weights.
+
+    Args:
+        tensors: weights of the model, or of its backbone alone where the card's task is ``"embedding"``.
+        card: the card.
+        config, checkpoint: files that card and weights come from, for errors.
+
+    Raises:
+        ModelFileError: it cannot be built, or they do not fit.
+    """
+    shapes = {name: (tuple(value.shape), _SHORT.get(value.dtype, str(value.dtype))) for name, value in tensors.items()}
+    with quiet():
+        build = build_backbone if card.task == "embedding" else build_model
+        model = build(card, config, shapes)
+    check_fit(model, card, config)
+    _compare(shapes, model.state_dict(), checkpoint)
 
 
 def load_weights(model: nn.Module, path: str | Path, prefix: str) -> None:
@@ -59,7 +90,11 @@ def load_weights(model: nn.Module, path: str | Path, prefix: str) -> None:
     Raises:
         ModelFileError: they are not exactly those of the model, or hold NaN or infinity.
     """
-    found, expected = weight_shapes(path, prefix), model.state_dict()
+    _compare(weight_shapes(path, prefix), model.state_dict(), path)
+    model.load_state_dict(read_weights(path, prefix))
+
+
+def _compare(found: Shapes, expected: Mapping[str, torch.Tensor], path: str | Path) -> None:
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
     both = sorted(expected.keys() & found.keys())
@@ -78,9 +113,13 @@ def load_weights(model: nn.Module, path: str | Path, prefix: str) -> None:
                 f"{path} holds {printable(key)} as {printable(kind)}, and the model needs {expected[key].dtype}; "
                 "export it again"
             )
-    model.load_state_dict(read_weights(path, prefix))
 
 
+# safetensors' names of types that weights have.
+_SHORT = {
+    torch.float16: "F16", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
+    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 # Kinds of numbers by safetensors' names of types, less their sizes.
 _KINDS = {"F": "float", "BF": "float", "I": "int", "U": "int", "BOOL": "bool"}
 
@@ -134,7 +173,7 @@ def _classes_of(model: nn.Module) -> int | None:
 _HEADS = ("bbox_head", "mask_head", "panoptic_head", "decode_head", "head")
 
 
-def _build(package: str, config: dict[str, Any], path: str | Path) -> Any:
+def _build(package: str, config: dict[str, Any], path: str | Path, weights: Shapes | None) -> Any:
     import dynamicvis.mm  # noqa: F401 - registers the backbone and provides mmcv.ops
 
     for scope in sorted({package, *scopes_of(config)} - {"dynamicvis", "mmengine"}):
@@ -146,7 +185,7 @@ def _build(package: str, config: dict[str, Any], path: str | Path) -> Any:
     _check_registered(config, path)
     # mmdet's anchor points make torch warn about meshgrid, once per process: here, where it is not shown.
     torch.meshgrid(torch.zeros(1), torch.zeros(1))
-    shapes = [shape for shape, _ in weight_shapes(path).values()]
+    shapes = [shape for shape, _ in (weight_shapes(path) if weights is None else weights).values()]
     try:
         with DefaultScope.overwrite_default_scope(package), registered_only(), bounded_by(shapes):
             return registry.build(ConfigDict(config))
